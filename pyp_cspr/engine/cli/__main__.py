@@ -1,0 +1,8 @@
+"""``python -m pyp_cspr.engine.cli`` is the command ``cspr``."""
+
+import sys
+
+from . import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One file format per module, as ``read_x`` and ``write_x``."""

@@ -1,0 +1,1 @@
+"""From partial sums to finished half maps, FSC and sharpened map."""

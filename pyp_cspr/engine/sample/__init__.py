@@ -1,0 +1,1 @@
+"""The built-in sample data set: a real structure, a simulated acquisition."""

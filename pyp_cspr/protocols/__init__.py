@@ -1,0 +1,1 @@
+"""Scipion protocols: form, steps and outputs around the engine."""

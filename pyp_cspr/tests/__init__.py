@@ -1,0 +1,1 @@
+"""Tests; ``./test.sh`` runs them with all checks."""

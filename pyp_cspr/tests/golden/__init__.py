@@ -1,0 +1,1 @@
+"""Files written by other programs, with the program, version and command that made them."""

@@ -1,0 +1,1 @@
+"""Slow, readable twins of the compiled kernels. The product never imports them."""

@@ -1,0 +1,1 @@
+"""Scipion wizards."""
