@@ -1,0 +1,133 @@
+"""How kernels are compiled, where the machine code is kept, and how threads share the work. The only importer of numba.
+
+Kernels release the interpreter's lock, so threads are plain Python threads that call one compiled kernel on separate
+ranges: nothing of OpenMP or TBB is started, a fork stays safe, and each kernel is compiled once.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional
+
+import numba
+import numpy as np
+
+# No "ninf" and no "nnan": checks for NaN must survive.
+_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+prange = numba.prange
+
+
+def jit(function: Optional[Callable] = None, **options: Any) -> Any:
+    """Decorator of every kernel: ``numba.njit`` without the lock, with the project's fast-math set and cache.
+
+    Nothing is compiled until the first call. ``options`` override numba's.
+    """
+    if function is None:
+        return functools.partial(jit, **options)
+    settings: Dict[str, Any] = {"nogil": True, "cache": True, "fastmath": _FASTMATH, "error_model": "numpy"}
+    settings.update(options)
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = cache_directory()  # read when a function is decorated, so other users of numba keep theirs
+    try:
+        return numba.njit(**settings)(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@functools.lru_cache(maxsize=None)
+def cache_directory() -> str:
+    """Folder of the compiled kernels, made if need be; one for each text of the kernels and each node.
+
+    Under CSPR_CACHE_DIR, NUMBA_CACHE_DIR, XDG_CACHE_HOME or ~/.cache, the first that is set. numba itself does not see that
+    a kernel called from another file has changed, so a hash of all kernel files is part of the name; the node is part of
+    it because homes are shared between nodes and their file systems do not keep the order of writes.
+    """
+    key = f"{_kernel_hash()}-{platform.node() or 'node'}"
+    own = os.environ.get("CSPR_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "pyp_cspr"
+    folder = base / key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(str(folder), os.W_OK | os.X_OK):
+            return str(folder)
+    except OSError:
+        pass
+    return tempfile.mkdtemp(prefix="pyp_cspr-")  # private to this process, lost with it: slower, never wrong
+
+
+def _kernel_hash() -> str:
+    digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {platform.python_version()}".encode())
+    folder = Path(__file__).parent
+    for path in [Path(__file__)] + sorted(folder.parent.rglob("*_kernels.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def available_threads() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+@functools.lru_cache(maxsize=None)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="cspr")
+
+
+def run_ranges(call: Callable[[int, int], Any], count: int, threads: int = 1, pieces_per_thread: int = 1) -> None:
+    """``call(start, stop)`` on ranges that cover ``range(count)``; at once on ``threads`` threads.
+
+    How the ranges fall depends on ``threads``, so a call must not mix what it reads or writes between items.
+    """
+    pieces = min(count, max(1, threads) * pieces_per_thread if threads > 1 else 1)
+    if pieces <= 1:
+        if count:
+            call(0, count)
+        return
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    pool = _pool(threads, os.getpid())  # the process id: a forked child must not wait for threads it does not have
+    for job in [pool.submit(call, start, stop) for start, stop in zip(edges[:-1], edges[1:])]:
+        job.result()
+
+
+def set_threads(threads: int) -> int:
+    """Limit the threads of BLAS and of numba to ``threads``, at most the cores there are; returns the number in force.
+
+    The kernels take their own ``threads`` argument; this keeps libraries below them from adding theirs.
+    """
+    from threadpoolctl import threadpool_limits
+
+    threads = max(1, min(int(threads), available_threads()))
+    threadpool_limits(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    return threads
+
+
+def warm_up() -> None:
+    """Compile every kernel, or load it from the cache, by using each once on a small problem."""
+    from . import fourier, insertion, projection, weighting
+    from .band import make_band
+
+    band = make_band(8, 3)
+    images = np.ones((2, 8, 8), np.float32)
+    rotations = np.stack([np.eye(3), np.eye(3)])
+    data = fourier.crops_to_coefficients(images, band, 1.0)
+    shells = np.ones(int(band.shell.max()) + 1)
+    form, nothing = np.full((2, 3), 1e4), np.zeros(2)
+    weighting.ctf_values(band, 16.0, form, nothing, 0.02, 2.7)
+    for premultiplied in (True, False):
+        weight = weighting.weigh(data, band, 16.0, np.zeros((2, 2)), form, nothing, 0.02, 2.7, shells, shells, premultiplied)
+    accumulator = insertion.Accumulator(8, 1.0, 3)
+    accumulator.insert(data, weight, rotations, band)
+    turn = np.array([[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
+    accumulator.symmetrise(np.stack([np.eye(3), turn]))
+    projection.Reference(np.ones((8, 8, 8), np.float32)).slices(rotations, band)
