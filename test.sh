@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# All checks and tests, in .venv: ./test.sh [--fast] [pytest arguments]
+#   --fast    leave out the slow tests and the coverage limit
+#   PYTHON=   the interpreter to use (default python3), 3.8 to 3.12; only 3.9 and later measure coverage
+set -euo pipefail
+cd "$(dirname "$0")"
+. .ci/environment.sh
+
+fast=
+if [ "${1:-}" = --fast ]; then fast=1; shift; fi
+
+python=$(find_python)
+make_environment .venv "$python" "[dev]"
+bin=$PWD/.venv/bin
+export PATH="$bin:$PATH" MPLBACKEND=Agg
+unset PYTHONPATH
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "ruff";    ruff check .
+step "mypy";    mypy
+step "imports"; lint-imports | tail -n 20
+step "no syntax or library newer than Python 3.8"
+vermin --quiet --no-tips --violations --target=3.8- --eval-annotations --backport typing --exclude tomllib pyp_cspr setup.py
+
+coverage=(--cov --cov-report=)
+if ! python -c 'import sys; sys.exit(sys.version_info < (3, 9))'; then coverage=(); fi
+rm -f .coverage .coverage.*
+
+step "kernels with compilation off"
+NUMBA_DISABLE_JIT=1 pytest -q -m "kernel and not slow" ${coverage[@]+"${coverage[@]}"}
+
+append=(${coverage[@]+"${coverage[@]}" --cov-append})
+if [ -n "$fast" ]; then
+  step "fast tests"
+  exec pytest -m "not slow" --durations=10 ${append[@]+"${append[@]}"} "$@"
+fi
+step "fast tests"
+pytest -m "not slow" --durations=10 ${append[@]+"${append[@]}"} "$@"
+step "slow tests, and coverage of all"
+if [ ${#append[@]} -gt 0 ]; then append+=(--cov-report=term --cov-fail-under=90); fi
+exec pytest -m slow --durations=10 ${append[@]+"${append[@]}"} "$@"
