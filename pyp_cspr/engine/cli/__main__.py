@@ -1,4 +1,4 @@
-"""``python -m pyp_cspr.engine.cli`` is the command ``cspr``."""
+"""``python -m pyp_cspr.engine.cli``: the command ``cspr``."""
 
 import sys
 

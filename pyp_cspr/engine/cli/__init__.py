@@ -1,0 +1,54 @@
+"""cspr: constrained single-particle refinement of tilt series and movies.
+
+Each command is a module of this package; its docstring is its help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from typing import Any, List, Optional
+
+from .. import __version__
+from ..errors import CsprError
+
+COMMANDS = ("sample", "check", "reconstruct", "plan", "chunk", "merge", "fsc", "info", "compare")
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 failed, 2 wrong input."""
+    parser = argparse.ArgumentParser(prog="cspr", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"cspr {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    words = sys.argv[1:] if argv is None else argv
+    # Only the command that is asked for is imported, so that it starts at once.
+    asked = [word for word in words if word in COMMANDS][:1]
+    for name in asked or COMMANDS:
+        module = importlib.import_module(f".{name}", __name__)
+        text = module.__doc__ or ""
+        sub = commands.add_parser(
+            name, help=text.strip().splitlines()[0], description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_args(sub)
+        sub.set_defaults(run=module.main)
+    args = parser.parse_args(words)
+    try:
+        return int(args.run(args))
+    except CsprError as error:
+        print(f"cspr {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone; what is left to print has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"cspr {args.command}: stopped; start it again to go on", file=sys.stderr)
+        return 130
+
+
+def print_json(values: Any) -> None:
+    """One JSON object on standard output, for programs."""
+    print(json.dumps(values, indent=1, allow_nan=False))

@@ -1,0 +1,67 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import contextmanager
+from typing import Callable, Iterator
+
+from ..model.settings import ReconstructSettings
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="folder with an optimisation_set.star, or that star")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    default = ReconstructSettings()
+    add_data(parser)
+    parser.add_argument("--out", required=True, metavar="RUN", help="run folder; made if missing, resumed if it holds the same run")
+    group = parser.add_argument_group("map")
+    group.add_argument("--box", type=int, default=default.box, metavar="PIXELS", help="box of the map (as the data say)")
+    group.add_argument("--pixel", type=float, default=default.pixel, metavar="A", help="pixel of the map (as the data say)")
+    group.add_argument("--symmetry", default=default.symmetry, metavar="GROUP", help="C1, C3, D7, T, O, I1, I2 ... (%(default)s)")
+    group.add_argument("--padding", type=float, default=default.padding, metavar="X",
+                       help="Fourier oversampling of the sums, 1 to 4 (%(default)s)")
+    group.add_argument("--mask-diameter", type=float, default=default.mask_diameter, metavar="A",
+                       help="soft circular mask on the crops; 0: none (%(default)s)")
+    group.add_argument("--no-dose-weighting", dest="dose_weighting", action="store_false", help="all doses weigh the same")
+    group.add_argument("--no-noise-weighting", dest="noise_weighting", action="store_false",
+                       help="do not divide by the noise power of each exposure")
+    group.add_argument("--seed", type=int, default=default.seed, help="for everything random (%(default)s)")
+    group = parser.add_argument_group("run")
+    group.add_argument("--tasks-per-chunk", type=int, default=1, metavar="N", help="series in a chunk (%(default)s)")
+    group.add_argument("--overwrite", action="store_true", help="replace another run in RUN")
+
+
+def settings_of(args: argparse.Namespace) -> ReconstructSettings:
+    names = ("box", "pixel", "symmetry", "padding", "mask_diameter", "dose_weighting", "noise_weighting", "seed")
+    return ReconstructSettings.from_dict({name: getattr(args, name) for name in names}, "options")
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--processes", type=int, default=0, metavar="N", help="chunks at a time; 0: choose (%(default)s)")
+    add_threads(group)
+
+
+def add_threads(group: "argparse._ActionsContainer") -> None:
+    group.add_argument("--threads", type=int, default=0, metavar="N", help="threads of each process; 0: choose (%(default)s)")
+    group.add_argument("--memory", type=float, default=0.0, metavar="GB",
+                       help="for the projections in flight, all processes together; 0: half of what is free (%(default)s)")
+
+
+@contextmanager
+def progress_bar(total: int, label: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar with time left on standard error; silent where that is not a terminal and the job is short."""
+    from tqdm import tqdm
+
+    interactive = sys.stderr.isatty()
+    with tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=0.2 if interactive else 30.0,
+              dynamic_ncols=interactive, unit_scale=False) as bar:
+        yield bar.update

@@ -1,0 +1,40 @@
+"""Reconstruct half maps and a map from tilt series or extracted stacks, at the poses that the data have.
+
+Chunk by chunk, nothing of a particle is written. Killed at any moment, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..pipeline.plan import plan_run
+from ..pipeline.reconstruct import reconstruct
+from . import print_json
+from .options import add_json, add_machine, add_plan, progress_bar, settings_of
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    add_plan(parser)
+    add_machine(parser)
+    parser.add_argument("--keep-sums", action="store_true", help="keep the partial sums of the chunks after merging")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
+    add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    store = plan_run(args.data, args.out, settings, args.tasks_per_chunk, args.overwrite)
+    with progress_bar(store.plan()["n_projections"], "reconstruct", " projections") as progress:
+        summary = reconstruct(args.data, args.out, settings, args.tasks_per_chunk, args.processes, args.threads, args.memory,
+                              False, args.keep_sums, args.report, progress)
+    if args.json:
+        print_json(summary)
+        return 0
+    resolution = summary["resolution_0143"]
+    print(f"{summary['n_particles']} particles, {summary['n_projections']} projections of {summary['n_series']} series "
+          f"in {summary['seconds']:.1f} s")
+    print(f"resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'}")
+    print(f"map: {store.folder / 'map.mrc'}")
+    if args.report:
+        print(f"report: {store.folder / 'report.html'}")
+    return 0

@@ -1,0 +1,54 @@
+"""The list of Fourier coefficients that matter: a half-plane inside a radius, sorted so that a lower limit is a prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Band:
+    """Half-plane coefficients of an image of ``box`` pixels (even) with 1 <= |k| <= ``radius``.
+
+    kx > 0, or kx = 0 and ky > 0: DC, Friedel mates and the column kx = box / 2 are left out. Sorted by shell, the rounded
+    |k|, then by kx and ky, so the coefficients up to a smaller radius come first.
+    """
+
+    box: int
+    radius: float
+    kx: NDArray[np.int16]  # (n,)
+    ky: NDArray[np.int16]  # (n,)
+    shell: NDArray[np.int16]  # (n,)
+    offset: NDArray[np.int32]  # (n,) index in a flattened rfft2 of shape (box, box // 2 + 1)
+    sign: NDArray[np.float32]  # (n,) (-1)^(kx + ky): moves the origin to pixel box // 2 of each axis (box / 2 even or odd)
+
+    def __len__(self) -> int:
+        return len(self.kx)
+
+    def prefix(self, radius: float) -> int:
+        """How many coefficients lie in shells up to round(``radius``)."""
+        return int(np.searchsorted(self.shell, round(radius), side="right"))
+
+
+def make_band(box: int, radius: float) -> Band:
+    """The band of an even ``box``; ``radius`` in Fourier pixels, at most box / 2 - 1.
+
+    Raises ValueError where the box is odd or the radius does not fit.
+    """
+    if box % 2 or box < 4:
+        raise ValueError(f"box {box} must be even and at least 4")
+    if not 1 <= radius <= box // 2 - 1:
+        raise ValueError(f"radius {radius} does not fit a box of {box}")
+    limit = int(np.floor(radius))
+    ky, kx = np.meshgrid(np.arange(-limit, limit + 1), np.arange(limit + 1), indexing="ij")
+    kx, ky = kx.ravel(), ky.ravel()
+    length = np.hypot(kx, ky)
+    keep = ((kx > 0) | (ky > 0)) & (length <= radius)
+    kx, ky, shell = kx[keep], ky[keep], np.rint(length[keep]).astype(np.int16)
+    order = np.lexsort((ky, kx, shell))
+    kx, ky, shell = kx[order], ky[order], shell[order]
+    offset = (ky % box) * (box // 2 + 1) + kx
+    sign = 1.0 - 2.0 * ((kx + ky) % 2)
+    return Band(box, float(radius), kx.astype(np.int16), ky.astype(np.int16), shell, offset.astype(np.int32), sign.astype(np.float32))

@@ -1,0 +1,134 @@
+"""Add the chunks' partial sums in a fixed order and write the run's public files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+
+from .. import __version__
+from ..core.insertion import Accumulator
+from ..core.symmetry import group_matrices
+from ..errors import CsprError
+from ..io.mrc import write_map
+from ..io.relion import write_dataset
+from ..model.settings import ReconstructSettings
+from ..model.tables import Dataset
+from ..model.task import ChunkTask, MapGrid
+from ..reconstruct.finalise import Finalised, finalise
+from .chunk import merge_journals
+from .resources import peak_memory
+from .store import RunStore, read_json, read_rows, write_atomic, write_json
+
+
+def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report: bool = True) -> Dict[str, Any]:
+    """Merge a run whose chunks are all finished; returns its summary. A merged run is left as it is.
+
+    Raises CsprError naming the chunks that are missing.
+    """
+    done = store.finished()
+    if done is not None:
+        return done
+    start = time.perf_counter()
+    plan = store.plan()
+    grid, settings = store.grid(), ReconstructSettings.from_dict(plan["settings"], str(store.plan_path))
+    tasks = [ChunkTask.from_dict(read_json(path), str(path)) for path in store.task_paths()]
+    manifests = [store.manifest(task) for task in tasks]
+    missing = [task for task, manifest in zip(tasks, manifests) if manifest is None]
+    if missing:
+        names = ", ".join(f"{task.index:04d} ({', '.join(task.series)})" for task in missing[:5])
+        raise CsprError(f"{store.folder}: {len(missing)} of {len(tasks)} chunks are not finished: {names}; run them and merge again")
+    halves = add_sums(store, tasks, grid, settings.symmetry)
+    added = time.perf_counter()
+    result = finalise(halves[0], halves[1], grid.pixel, seed=settings.seed, threads=threads)
+    finalised = time.perf_counter()
+    dataset = read_rows(store.dataset_path)
+    written = write_maps(store.folder, result, grid.pixel)
+    write_dataset(dataset, store.folder)
+    journals = [manifest["journal"] for manifest in manifests if manifest is not None]
+    total = merge_journals(journals)
+    total["seconds"].update(add=added - start, finalise=finalised - added, write=time.perf_counter() - finalised)
+    journal = {"finalise": result.journal, "chunks": journals, "total": total}
+    written += write_json(store.folder / "journal.json", journal)
+    summary = _summary(plan, dataset, result, total, settings)
+    if report:
+        from ..report.run import write_run_report  # drawing is slow to import and not every caller draws
+
+        written += write_run_report(store.folder / "report.html", dataset, result, grid, summary, journal)
+    chunk_bytes = sum(size for manifest in manifests if manifest is not None for size in manifest["files"].values())
+    summary["bytes_written"] = int(written + chunk_bytes + _size_of_stars(store.folder))
+    summary["seconds"] = round(sum(total["seconds"].values()), 3)
+    summary["peak_memory_bytes"] = max(total["peak_memory_bytes"], peak_memory())
+    write_json(store.folder / "summary.json", summary)
+    if not keep_sums:
+        store.remove_sums()
+    return summary
+
+
+def add_sums(store: RunStore, tasks: List[ChunkTask], grid: MapGrid, symmetry: str) -> Tuple[Accumulator, Accumulator]:
+    """Both half-sets' sums over all chunks, in float64, in the order of the chunks, and their symmetry applied."""
+    halves = []
+    matrices = group_matrices(symmetry)
+    for half in (1, 2):
+        total = Accumulator(grid.box, grid.padding, grid.radius)
+        for task in tasks:
+            total.add(store.read_sum(task.index, half, grid))
+        if len(matrices) > 1:
+            total.symmetrise(matrices)
+        halves.append(total)
+    return halves[0], halves[1]
+
+
+def write_maps(folder: Path, result: Finalised, pixel: float) -> int:
+    """The maps, the mask and fsc.csv; returns the bytes written."""
+    maps = {"half1": result.half1, "half2": result.half2, "map": result.map, "mask": result.mask, "map_sharpened": result.sharpened}
+    written = 0
+    for name, volume in maps.items():
+        path = folder / f"{name}.mrc"
+        write_map(path, volume, pixel)
+        written += path.stat().st_size
+    return written + write_fsc(folder / "fsc.csv", result.curves, pixel * len(result.map))
+
+
+def write_fsc(path: Path, curves: Dict[str, Any], field: float) -> int:
+    """fsc.csv: shell, resolution (A) and the four curves."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ("unmasked", "masked", "phase_randomised", "corrected")
+    writer.writerow(("shell", "resolution") + names)
+    for shell in range(len(curves["unmasked"])):
+        resolution = f"{field / shell:.4f}" if shell else "inf"
+        writer.writerow([shell, resolution] + [f"{curves[name][shell]:.6f}" for name in names])
+    return write_atomic(path, lambda stream: stream.write(text.getvalue().encode()))
+
+
+def _size_of_stars(folder: Path) -> int:
+    return sum(path.stat().st_size for pattern in ("*.star", "tilt_series/*.star") for path in folder.glob(pattern))
+
+
+def _summary(
+    plan: Dict[str, Any], dataset: Dataset, result: Finalised, total: Dict[str, Any], settings: ReconstructSettings
+) -> Dict[str, Any]:
+    resolution = float(result.resolution_0143)
+    return {
+        "resolution_0143": resolution if np.isfinite(resolution) else None,
+        "n_series": len(dataset.series),
+        "n_particles": len(dataset.particles),
+        "n_projections": total["n_projections"],
+        "n_outside": total["n_outside"],
+        "box": plan["grid"]["box"],
+        "pixel": plan["grid"]["pixel"],
+        "symmetry": settings.symmetry,
+        "b_factor": result.b_factor,
+        "bytes_read": total["bytes_read"],
+        "version": __version__,
+        "seed": settings.seed,
+        "data": plan["data"],
+        "stack_bytes_not_written": int(plan["n_projections"] * plan["grid"]["box"] ** 2 * 4),
+        "machine_cores": os.cpu_count(),
+    }

@@ -1,0 +1,120 @@
+"""Cut a data set into chunks of whole series: one task file each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+
+from .. import __version__
+from ..errors import InputError
+from ..io.relion import read_dataset
+from ..model.settings import ReconstructSettings
+from ..model.tables import Dataset
+from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
+from .store import RunStore, hash_rows, write_json, write_rows
+
+
+def source_pixel(dataset: Dataset, series: int) -> float:
+    """Pixel size in angstrom of the images that particles are cut from."""
+    return float(dataset.series["stack_pixel" if dataset.is_stacks(series) else "pixel"][series])
+
+
+def map_grid(dataset: Dataset, settings: ReconstructSettings) -> MapGrid:
+    """Box and pixel of the map: the settings', else what the data say. Raises InputError where neither says."""
+    finest = min(source_pixel(dataset, row) for row in range(len(dataset.series)))
+    pixel = settings.pixel or dataset.box_pixel or finest
+    if pixel < finest * (1 - 1e-3):
+        raise InputError(f"pixel {pixel:g} A is finer than the images' {finest:g} A; give --pixel {finest:g} or more")
+    box = settings.box
+    if not box and dataset.box:
+        box = 2 * int(round(dataset.box * (dataset.box_pixel or finest) / pixel / 2))
+    if not box:
+        raise InputError("the data do not say how large a particle's box is; give --box PIXELS")
+    for row, name in enumerate(dataset.series["name"]):
+        size = dataset.series["image_size"][row]
+        if not dataset.is_stacks(row) and box * pixel > size.min() * dataset.series["pixel"][row]:
+            raise InputError(f"series {name}: a box of {box} x {pixel:g} A is larger than its images ({size[0]} x {size[1]} pixels)")
+    padded = 2 * int(round(box * settings.padding / 2))
+    return MapGrid(int(box), float(pixel), padded, int(box) // 2 - 1)
+
+
+def chunk_dataset(dataset: Dataset, series: List[int]) -> Dataset:
+    """Only these series, renumbered, with their exposures and particles."""
+    order = {row: new for new, row in enumerate(series)}
+    exposures = dataset.exposures.take(np.isin(dataset.exposures["series"], series))
+    chosen = dataset.select_particles(np.isin(dataset.particles["series"], series))
+    for table in (exposures, chosen.particles):
+        table["series"] = [order[row] for row in table["series"]]
+    return Dataset(dataset.series.take(series), exposures, chosen.particles, chosen.visible, dataset.box, dataset.box_pixel,
+                   chosen.extra, dataset.source)
+
+
+def plan_run(
+    data: str, out: str, settings: ReconstructSettings, tasks_per_chunk: int = 1, overwrite: bool = False
+) -> RunStore:
+    """Read the data, write a task per chunk, and the plan last.
+
+    A folder that already holds the same plan is left as it is, so that a run resumes; one that holds another plan is
+    refused, or replaced with ``overwrite``.
+    """
+    if tasks_per_chunk < 1:
+        raise InputError(f"tasks per chunk {tasks_per_chunk}; it must be at least 1")
+    dataset = read_dataset(data)
+    dataset.validate()
+    dataset.assign_halves()
+    grid = map_grid(dataset, settings)
+    store = RunStore(out)
+    if store.folder == _data_folder(data):
+        raise InputError(f"{store.folder}: is the data set itself; give another folder with --out")
+    store.create()
+    store.clean()
+
+    with_particles = [row for row in range(len(dataset.series)) if len(dataset.particles_of(row))]
+    groups = [with_particles[i : i + tasks_per_chunk] for i in range(0, len(with_particles), tasks_per_chunk)]
+    parts = [chunk_dataset(dataset, group) for group in groups]
+    tasks = [_task(index, part, grid, settings) for index, part in enumerate(parts)]
+    plan = _plan_document(data, dataset, grid, settings, tasks)
+    if store.plan_path.exists() and not overwrite:
+        if store.plan()["hash"] != plan["hash"]:
+            raise InputError(f"{store.folder}: holds a run of other data or settings; give another --out, or --overwrite")
+        return store
+    for name in ("run.json", "summary.json"):
+        (store.folder / name).unlink(missing_ok=True)
+    write_rows(store.dataset_path, dataset)
+    for task, part in zip(tasks, parts):
+        write_rows(store.rows_path(task.index), part)
+        write_json(store.task_path(task.index), task.to_dict())
+    write_json(store.plan_path, plan)
+    return store
+
+
+def _task(index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings) -> ChunkTask:
+    used = sum(int(part.used(row).sum()) for row in range(len(part.series)))
+    names = tuple(str(name) for name in part.series["name"])
+    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part))
+
+
+def _data_folder(data: str) -> Path:
+    path = Path(data).absolute()
+    return path if path.is_dir() else path.parent
+
+
+def _plan_document(
+    data: str, dataset: Dataset, grid: MapGrid, settings: ReconstructSettings, tasks: List[ChunkTask]
+) -> Dict[str, Any]:
+    document: Dict[str, Any] = {
+        "version": TASK_VERSION,
+        "program": __version__,
+        "data": os.path.abspath(data),
+        "grid": {"box": grid.box, "pixel": grid.pixel, "padded": grid.padded, "radius": grid.radius},
+        "settings": settings.to_dict(),
+        "n_series": len(dataset.series),
+        "n_particles": len(dataset.particles),
+        "n_projections": sum(task.n_projections for task in tasks),
+        "chunks": [{"index": t.index, "series": list(t.series), "n_projections": t.n_projections} for t in tasks],
+        "hash": content_hash([task.hash for task in tasks]),
+    }
+    return document

@@ -1,0 +1,47 @@
+"""What the machine has and what the process used."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+from ..errors import InputError
+
+GIB = 1024**3
+
+
+def cores() -> int:
+    """Cores that this process may use: the affinity mask, which SLURM and containers set."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def available_memory() -> int:
+    """Free memory of the machine in bytes; 4 GiB where it cannot be asked."""
+    try:
+        return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError):
+        return 4 * GIB
+
+
+def share_out(processes: int, threads: int, memory: float, chunks: int) -> "tuple[int, int, int]":
+    """(processes, threads, bytes for each process) from the user's numbers, where 0 means: choose.
+
+    Raises InputError for numbers that cannot be.
+    """
+    if processes < 0 or threads < 0:
+        raise InputError(f"processes {processes}, threads {threads}; they must be 0 (choose) or above")
+    if memory < 0:
+        raise InputError(f"memory {memory:g} GB; it must be above 0")
+    count = processes or max(1, min(cores(), chunks))
+    each = threads or max(1, cores() // count)
+    total = memory * GIB if memory else 0.5 * available_memory()
+    return count, each, int(total / count)

@@ -1,0 +1,215 @@
+"""The run folder: what lies where, and how nothing in it is ever half-written.
+
+RUN/
+  run.json                     the plan: settings, grid, chunks; written last by the plan
+  dataset.npz                  the whole data set as planned, half-sets assigned
+  tasks/0000.json, 0000.npz    a task and its rows (exact tables)
+  chunks/0000/half1.npz, half2.npz, manifest.json      partial sums; the manifest is written last
+  map.mrc half1.mrc half2.mrc mask.mrc map_sharpened.mrc fsc.csv journal.json report.html
+  optimisation_set.star particles.star tomograms.star tilt_series/    so that a run is again a data set
+  summary.json                 written last by the merge: its presence means that the run is whole
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from ..core.insertion import Accumulator
+from ..errors import CsprError, InputError
+from ..model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
+from ..model.task import ChunkTask, Manifest, MapGrid
+
+Sums = Tuple[Accumulator, Accumulator]
+
+
+def write_atomic(path: Path, write: Callable[[Any], None]) -> int:
+    """Write aside, flush to disk, rename. Returns the bytes written. A reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror}); check the folder and the space left") from None
+    return path.stat().st_size
+
+
+def write_json(path: Path, values: Any) -> int:
+    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    return write_atomic(path, lambda stream: stream.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Raises CsprError with one line where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise CsprError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise CsprError(f"{path}: cannot be read ({error})") from None
+
+
+def _rows_arrays(dataset: Dataset) -> Dict[str, np.ndarray]:
+    arrays: Dict[str, np.ndarray] = {
+        "visible": dataset.visible,
+        "box": np.array([dataset.box, dataset.box_pixel]),
+        "source": np.array(dataset.source),
+    }
+    for kind, table in (("series", dataset.series), ("exposures", dataset.exposures), ("particles", dataset.particles)):
+        for name, values in table.columns.items():
+            arrays[f"{kind}.{name}"] = values
+    for name, texts in dataset.extra.items():
+        arrays[f"extra.{name}"] = np.asarray(texts, dtype=str)
+    return arrays
+
+
+def hash_rows(dataset: Dataset) -> str:
+    """Hex digest of the tables' content."""
+    digest = hashlib.blake2b(digest_size=16)
+    arrays = _rows_arrays(dataset)
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def write_rows(path: Path, dataset: Dataset) -> int:
+    """The tables of a data set, bit for bit; returns the bytes written."""
+    arrays = _rows_arrays(dataset)
+    return write_atomic(path, lambda stream: np.savez(stream, **arrays))
+
+
+def read_rows(path: Path) -> Dataset:
+    """The data set of ``write_rows``. Raises CsprError where the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            tables = [
+                Table(schema, {column.name: arrays[f"{kind}.{column.name}"] for column in schema})
+                for kind, schema in (("series", SERIES), ("exposures", EXPOSURES), ("particles", PARTICLES))
+            ]
+            extra = {name[6:]: arrays[name].tolist() for name in arrays.files if name.startswith("extra.")}
+            box, box_pixel = arrays["box"]
+            return Dataset(*tables, arrays["visible"], int(box), float(box_pixel), extra, str(arrays["source"]))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise CsprError(f"{path}: the rows of a task cannot be read ({error}); plan the run again") from None
+
+
+class RunStore:
+    """A run folder. Opening one that exists is how a run resumes."""
+
+    def __init__(self, folder: os.PathLike) -> None:
+        self.folder = Path(folder).absolute()
+
+    # --- the plan -------------------------------------------------------------------------------------------------
+
+    @property
+    def plan_path(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def dataset_path(self) -> Path:
+        return self.folder / "dataset.npz"
+
+    def rows_path(self, index: int) -> Path:
+        return self.task_path(index).with_suffix(".npz")
+
+    def create(self) -> None:
+        """Make the folders; InputError where that is not allowed."""
+        try:
+            (self.folder / "tasks").mkdir(parents=True, exist_ok=True)
+            (self.folder / "chunks").mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be made ({error.strerror}); choose a folder that can be written") from None
+        if not os.access(self.folder, os.W_OK):
+            raise InputError(f"{self.folder}: cannot be written; choose another folder")
+
+    def plan(self) -> Dict[str, Any]:
+        if not self.plan_path.exists():
+            raise InputError(f"{self.folder}: holds no run; make one with `cspr plan` or `cspr reconstruct`")
+        plan: Dict[str, Any] = read_json(self.plan_path)
+        return plan
+
+    def grid(self) -> MapGrid:
+        return MapGrid(**self.plan()["grid"])
+
+    def task_path(self, index: int) -> Path:
+        return self.folder / "tasks" / f"{index:04d}.json"
+
+    def task_paths(self) -> List[Path]:
+        return [self.task_path(index) for index in range(len(self.plan()["chunks"]))]
+
+    # --- chunks ---------------------------------------------------------------------------------------------------
+
+    def chunk_folder(self, index: int) -> Path:
+        return self.folder / "chunks" / f"{index:04d}"
+
+    def manifest_only(self, task: ChunkTask) -> Optional[Dict[str, Any]]:
+        """The manifest of a chunk that was finished, even if its sums were removed after the merge."""
+        path = self.chunk_folder(task.index) / "manifest.json"
+        if not path.exists():
+            return None
+        try:
+            manifest: Dict[str, Any] = read_json(path)
+        except CsprError:
+            return None
+        return manifest if manifest.get("task_hash") == task.hash else None
+
+    def manifest(self, task: ChunkTask) -> Optional[Dict[str, Any]]:
+        """The manifest of a finished chunk, or None where it is missing, of another task, or not whole."""
+        folder = self.chunk_folder(task.index)
+        manifest = self.manifest_only(task)
+        if manifest is None:
+            return None
+        for name, size in manifest["files"].items():
+            file = folder / name
+            if not file.exists() or file.stat().st_size != size:
+                return None
+        return manifest
+
+    def write_chunk(self, task: ChunkTask, sums: Sums, journal: Dict[str, Any]) -> Dict[str, Any]:
+        folder = self.chunk_folder(task.index)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for half, accumulator in enumerate(sums, start=1):
+            numerator, denominator = accumulator.to_arrays()
+            arrays = {"numerator": numerator, "denominator": denominator}
+            name = f"half{half}.npz"
+            files[name] = write_atomic(folder / name, lambda stream, a=arrays: np.savez(stream, **a))  # type: ignore[misc]
+        manifest = Manifest(task.hash, files, journal).to_dict()
+        write_json(folder / "manifest.json", manifest)
+        return manifest
+
+    def read_sum(self, index: int, half: int, grid: MapGrid) -> Accumulator:
+        path = self.chunk_folder(index) / f"half{half}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return Accumulator.from_arrays(grid.box, grid.padding, grid.radius, arrays["numerator"], arrays["denominator"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise CsprError(f"{path}: a partial sum cannot be read ({error}); delete {path.parent} and run again") from None
+
+    def remove_sums(self) -> None:
+        """The partial sums are as large as maps; once merged they are not needed. Manifests and journals stay."""
+        for path in self.folder.glob("chunks/*/half*.npz"):
+            path.unlink()
+
+    # --- the result -----------------------------------------------------------------------------------------------
+
+    def finished(self) -> Optional[Dict[str, Any]]:
+        """summary.json, or None while the run is not whole."""
+        path = self.folder / "summary.json"
+        return read_json(path) if path.exists() else None
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.folder.rglob(".*.part"):
+            path.unlink(missing_ok=True)
