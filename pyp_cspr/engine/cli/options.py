@@ -21,11 +21,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_plan(parser: argparse.ArgumentParser) -> None:
     default = ReconstructSettings()
     add_data(parser)
-    parser.add_argument("--out", required=True, metavar="RUN", help="run folder; made if missing, resumed if it holds the same run")
+    parser.add_argument("--out", required=True, metavar="RUN",
+                        help="run folder; made if missing, resumed if it holds the same run")
     group = parser.add_argument_group("map")
     group.add_argument("--box", type=int, default=default.box, metavar="PIXELS", help="box of the map (as the data say)")
     group.add_argument("--pixel", type=float, default=default.pixel, metavar="A", help="pixel of the map (as the data say)")
-    group.add_argument("--symmetry", default=default.symmetry, metavar="GROUP", help="C1, C3, D7, T, O, I1, I2 ... (%(default)s)")
+    group.add_argument("--symmetry", default=default.symmetry, metavar="GROUP",
+                       help="C1, C3, D7, T, O, I1, I2 ... (%(default)s)")
     group.add_argument("--padding", type=float, default=default.padding, metavar="X",
                        help="Fourier oversampling of the sums, 1 to 4 (%(default)s)")
     group.add_argument("--mask-diameter", type=float, default=default.mask_diameter, metavar="A",
@@ -50,7 +52,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     add_threads(group)
 
 
-def add_threads(group: "argparse._ActionsContainer") -> None:
+def add_threads(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", type=int, default=0, metavar="N", help="threads of each process; 0: choose (%(default)s)")
     group.add_argument("--memory", type=float, default=0.0, metavar="GB",
                        help="for the projections in flight, all processes together; 0: half of what is free (%(default)s)")

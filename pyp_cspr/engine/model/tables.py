@@ -106,11 +106,11 @@ class Table:
         new = np.asarray(values, dtype=None if old.dtype.kind == "U" else old.dtype)
         self.columns[name] = np.broadcast_to(new, old.shape).copy()
 
-    def take(self, rows: Any) -> "Table":
+    def take(self, rows: Any) -> Table:
         """The rows of an index or boolean array, as a new table."""
         return Table(self.schema, {name: values[rows] for name, values in self.columns.items()})
 
-    def copy(self) -> "Table":
+    def copy(self) -> Table:
         return self.take(slice(None))
 
 
@@ -154,7 +154,7 @@ class Dataset:
         """True where the series' particles bring extracted stacks."""
         return bool(self.series["stack_box"][series] > 0)
 
-    def select_particles(self, rows: Any) -> "Dataset":
+    def select_particles(self, rows: Any) -> Dataset:
         """The same series and exposures with some of the particles."""
         index = np.arange(len(self.particles))[rows]
         extra = {name: [values[i] for i in index] for name, values in self.extra.items()}
@@ -213,4 +213,5 @@ class Dataset:
             rotation = table["rotation"]
             error = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max(axis=(1, 2), initial=0.0)
             if len(error) and error.max() > 1e-3:
-                raise InputError(f"{where}: {kind} {int(error.argmax())}: its matrix is not a rotation; check the projection matrices")
+                row = int(error.argmax())
+                raise InputError(f"{where}: {kind} {row}: its matrix is not a rotation; check the projection matrices")

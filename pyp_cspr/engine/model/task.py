@@ -59,7 +59,7 @@ class ChunkTask:
         return values
 
     @classmethod
-    def from_dict(cls, values: Dict[str, Any], where: str) -> "ChunkTask":
+    def from_dict(cls, values: Dict[str, Any], where: str) -> ChunkTask:
         """Raises CsprError where the file is not a task of this version."""
         version = values.get("version")
         if version != TASK_VERSION:

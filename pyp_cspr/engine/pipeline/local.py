@@ -40,7 +40,7 @@ def run_tasks(
     return [manifests[path] for path in paths]
 
 
-def _collect(futures: "Dict[Future[Dict[str, Any]], Path]", counts: Any, progress: Progress) -> Dict[Path, Dict[str, Any]]:
+def _collect(futures: Dict[Future[Dict[str, Any]], Path], counts: Any, progress: Progress) -> Dict[Path, Dict[str, Any]]:
     manifests: Dict[Path, Dict[str, Any]] = {}
     waiting = set(futures)
     while waiting:

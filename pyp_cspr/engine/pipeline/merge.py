@@ -42,7 +42,7 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
     missing = [task for task, manifest in zip(tasks, manifests) if manifest is None]
     if missing:
         names = ", ".join(f"{task.index:04d} ({', '.join(task.series)})" for task in missing[:5])
-        raise CsprError(f"{store.folder}: {len(missing)} of {len(tasks)} chunks are not finished: {names}; run them and merge again")
+        raise CsprError(f"{store.folder}: {len(missing)} of {len(tasks)} chunks are not finished: {names}; run them first")
     halves = add_sums(store, tasks, grid, settings.symmetry)
     added = time.perf_counter()
     result = finalise(halves[0], halves[1], grid.pixel, seed=settings.seed, threads=threads)
@@ -86,7 +86,8 @@ def add_sums(store: RunStore, tasks: List[ChunkTask], grid: MapGrid, symmetry: s
 
 def write_maps(folder: Path, result: Finalised, pixel: float) -> int:
     """The maps, the mask and fsc.csv; returns the bytes written."""
-    maps = {"half1": result.half1, "half2": result.half2, "map": result.map, "mask": result.mask, "map_sharpened": result.sharpened}
+    maps = {"half1": result.half1, "half2": result.half2, "map": result.map, "mask": result.mask}
+    maps["map_sharpened"] = result.sharpened
     written = 0
     for name, volume in maps.items():
         path = folder / f"{name}.mrc"

@@ -14,12 +14,8 @@ from ..io.relion import read_dataset
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
+from .extract import source_pixel
 from .store import RunStore, hash_rows, write_json, write_rows
-
-
-def source_pixel(dataset: Dataset, series: int) -> float:
-    """Pixel size in angstrom of the images that particles are cut from."""
-    return float(dataset.series["stack_pixel" if dataset.is_stacks(series) else "pixel"][series])
 
 
 def map_grid(dataset: Dataset, settings: ReconstructSettings) -> MapGrid:
@@ -36,7 +32,7 @@ def map_grid(dataset: Dataset, settings: ReconstructSettings) -> MapGrid:
     for row, name in enumerate(dataset.series["name"]):
         size = dataset.series["image_size"][row]
         if not dataset.is_stacks(row) and box * pixel > size.min() * dataset.series["pixel"][row]:
-            raise InputError(f"series {name}: a box of {box} x {pixel:g} A is larger than its images ({size[0]} x {size[1]} pixels)")
+            raise InputError(f"series {name}: box {box} x {pixel:g} A is larger than its images ({size[0]} x {size[1]} pixels)")
     padded = 2 * int(round(box * settings.padding / 2))
     return MapGrid(int(box), float(pixel), padded, int(box) // 2 - 1)
 

@@ -32,7 +32,7 @@ def available_memory() -> int:
         return 4 * GIB
 
 
-def share_out(processes: int, threads: int, memory: float, chunks: int) -> "tuple[int, int, int]":
+def share_out(processes: int, threads: int, memory: float, chunks: int) -> tuple[int, int, int]:
     """(processes, threads, bytes for each process) from the user's numbers, where 0 means: choose.
 
     Raises InputError for numbers that cannot be.

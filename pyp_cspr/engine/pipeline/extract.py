@@ -1,0 +1,159 @@
+"""Projections in memory: cut from the images, transformed, weighted. Nothing of them is written."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import Iterator, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.band import Band, make_band
+from ..core.ctf import defocus_form, phase_offset, wavelength
+from ..core.fourier import crops_to_coefficients
+from ..core.weighting import ctf_values, dose_amplitude, weigh
+from ..io.images import SeriesImages
+from ..model.settings import ReconstructSettings
+from ..model.tables import Dataset
+from ..model.task import ChunkJournal, MapGrid
+
+NOISE_SAMPLE = 256  # crops of an exposure from which its noise spectrum is measured
+LEAST_INSIDE = 0.75  # a crop with less of its area inside the image is not used
+
+
+def source_pixel(dataset: Dataset, series: int) -> float:
+    """Pixel size in angstrom of the images that particles are cut from."""
+    return float(dataset.series["stack_pixel" if dataset.is_stacks(series) else "pixel"][series])
+
+
+class CropGrid:
+    """How crops of a series are cut so that their coefficients fall into the map's transform."""
+
+    def __init__(self, pixel: float, grid: MapGrid) -> None:
+        self.pixel = pixel
+        self.box = 2 * int(round(grid.field / pixel / 2))
+        self.field = self.box * pixel
+        self.scale = grid.field / self.field
+        radius = min(grid.radius / self.scale, self.box // 2 - 1)
+        self.band: Band = make_band(self.box, radius)
+        self.factor = (pixel / grid.pixel) ** 2
+
+    def batch(self, memory: int, threads: int) -> int:
+        """How many projections fit ``memory`` bytes while they are cut, transformed, weighted and inserted."""
+        each = self.box * self.box * (4 + 4 + 8) + len(self.band) * (8 + 4 + 32)
+        return int(np.clip(memory // each, 8, 2048))
+
+
+@contextmanager
+def stage(journal: ChunkJournal, name: str) -> Iterator[None]:
+    """Add the seconds of the block to a stage of the journal."""
+    start = time.perf_counter()
+    yield
+    journal.seconds[name] = journal.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+class ExposureView:
+    """One exposure of a series: cuts, transforms and weighs its projections.
+
+    ``journal`` collects the seconds of each stage.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        series: int,
+        exposure: int,
+        images: SeriesImages,
+        crop_grid: CropGrid,
+        settings: ReconstructSettings,
+        journal: ChunkJournal,
+        threads: int,
+    ) -> None:
+        self.dataset, self.series, self.row = dataset, series, exposure
+        self.images, self.grid, self.settings = images, crop_grid, settings
+        self.journal, self.threads = journal, threads
+        optics, exposures = dataset.series, dataset.exposures
+        self.wavelength = wavelength(optics["voltage"][series])
+        self.cs = float(optics["cs"][series])
+        self.premultiplied = bool(optics["premultiplied"][series])
+        self.phase = float(phase_offset(optics["amplitude_contrast"][series], exposures["phase_shift"][exposure]))
+        shells = np.arange(int(crop_grid.band.shell.max()) + 1)
+        self.amplitude = np.full(len(shells), exposures["scale"][exposure])
+        if settings.dose_weighting:
+            k = shells / crop_grid.field
+            self.amplitude = self.amplitude * dose_amplitude(
+                k, exposures["dose_before"][exposure], exposures["dose"][exposure], optics["voltage"][series]
+            )
+
+    def _defocus(self, depth: NDArray) -> NDArray:
+        """(B, 3) quadratic forms of the projections' own defocus."""
+        defocus_u, defocus_v, angle = self.dataset.exposures["defocus"][self.row]
+        moved = self.dataset.series["hand"][self.series] * depth
+        return defocus_form(defocus_u + moved, defocus_v + moved, np.full(len(depth), angle))
+
+    def _coefficients(self, particles: NDArray, u: NDArray) -> Tuple[NDArray, NDArray, NDArray]:
+        """(B, n) transforms, (B, 2) residuals in angstrom, (B,) fraction of the crop that lies inside the image."""
+        with stage(self.journal, "read"):
+            crops, centre, inside = self.images.crops(self.row, particles, u, self.grid.box)
+        with stage(self.journal, "fourier"):
+            if self.settings.mask_diameter:
+                crops = crops * _soft_circle(self.grid.box, 0.5 * self.settings.mask_diameter / self.grid.pixel)
+            coefficients = crops_to_coefficients(crops, self.grid.band, self.grid.factor, self.threads)
+        return coefficients, u - centre, inside
+
+    def noise_power(self, particles: NDArray, u: NDArray, depth: NDArray) -> NDArray[np.float64]:
+        """(shells,) mean power of the crops, from a fixed sample of the exposure's particles; ones where not asked for.
+
+        The signal of single projections is far below their noise, so this is the noise. Of premultiplied stacks the power
+        is divided by the mean C^2 of the shell, which gives the noise before multiplication.
+        """
+        shell = self.grid.band.shell
+        if not self.settings.noise_weighting:
+            return np.ones(len(self.amplitude))
+        sample = np.unique(np.linspace(0, len(particles) - 1, min(len(particles), NOISE_SAMPLE)).astype(int))
+        coefficients, _, inside = self._coefficients(particles[sample], u[sample])
+        good = inside >= LEAST_INSIDE
+        if not good.any():
+            return np.ones(len(self.amplitude))
+        count = np.bincount(shell, minlength=len(self.amplitude))
+        power = np.bincount(shell, (np.abs(coefficients[good]) ** 2).mean(axis=0), minlength=len(count)) / np.maximum(count, 1)
+        if self.premultiplied:
+            ctf = ctf_values(self.grid.band, self.grid.field, self._defocus(depth[sample][good]), self._phases(good.sum()),
+                             self.wavelength, self.cs)
+            squared = np.bincount(shell, (ctf**2).mean(axis=0), minlength=len(count)) / np.maximum(count, 1)
+            power = power / np.maximum(squared, 1e-3)
+        power[count == 0] = power[count > 0][0]
+        smooth = np.convolve(np.pad(power, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
+        return np.maximum(smooth, 1e-6 * smooth.max())
+
+    def _phases(self, count: int) -> NDArray[np.float64]:
+        return np.full(count, self.phase)
+
+    def weighted(
+        self, particles: NDArray, u: NDArray, depth: NDArray, power: NDArray
+    ) -> Tuple[NDArray[np.complex64], NDArray[np.float32], NDArray[np.bool_]]:
+        """D = a C X / s^2 ``(B, n)``, W = a^2 C^2 / s^2 ``(B, n)``, and which projections lie inside the image ``(B,)``.
+
+        ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom; ``power`` from ``noise_power``.
+        """
+        coefficients, residual, inside = self._coefficients(particles, u)
+        with stage(self.journal, "weigh"):
+            weight = weigh(coefficients, self.grid.band, self.grid.field, residual, self._defocus(depth),
+                           self._phases(len(depth)), self.wavelength, self.cs, self.amplitude, power, self.premultiplied,
+                           self.threads)
+        return coefficients, weight, inside >= LEAST_INSIDE
+
+    def orientations(self, particles: NDArray) -> NDArray[np.float64]:
+        """M = T_e R_p, ``(B, 3, 3)``."""
+        tilt, poses = self.dataset.exposures["rotation"][self.row], self.dataset.particles["rotation"][particles]
+        rotations: NDArray[np.float64] = tilt @ poses
+        return rotations
+
+
+def _soft_circle(box: int, radius: float, edge: float = 5.0) -> NDArray[np.float32]:
+    """(box, box) mask: 1 within ``radius`` pixels of the centre, a cosine of ``edge`` pixels to 0."""
+    axis = np.arange(box) - box // 2
+    distance = np.hypot(axis[:, None], axis[None, :])
+    ramp = np.clip((distance - radius) / edge, 0.0, 1.0)
+    return (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
