@@ -1,0 +1,272 @@
+"""From the summed accumulators of the two halves to maps, curves and mask.
+
+An accumulator holds num = sum a C X / s^2 and den = sum a^2 C^2 / s^2 on the padded transform's grid (P = box * padding), as a
+half [z, y, x >= 0] with z and y centred. A map is num / (den + regularisation), transformed back about the centre, cropped to
+the box, and divided by the sinc^2 that trilinear insertion multiplies it with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from ..core import filters
+from ..core import fsc as shells
+from .postprocess import Journal, compare_transforms
+
+# Voxels of the transform that hardly any slice touched keep at least this part of their shell's mean weight; their noise would
+# swamp the half maps otherwise.
+LEAST_WEIGHT = 0.02
+BLOCK_ELEMENTS = 1 << 20
+
+
+@dataclass
+class Finalised:
+    """What a reconstruction ends with; maps are ``(N, N, N)`` float32, curves ``(N//2+1,)``."""
+
+    half1: NDArray[np.float32]  # unfiltered, unmasked
+    half2: NDArray[np.float32]
+    map: NDArray[np.float32]  # both halves' sums, Wiener-filtered, unmasked
+    sharpened: NDArray[np.float32]  # average of the halves, C_ref, B-factor, low-passed at the resolution
+    mask: NDArray[np.float32]
+    curves: Dict[str, NDArray[np.float64]]
+    pixel: float
+    resolution_0143: float  # angstrom, corrected FSC; inf where the halves do not correlate
+    resolution_05: float
+    b_factor: Optional[float]  # square angstrom, negative sharpens; None: no range to fit it in
+    journal: List[Dict[str, Any]] = field(default_factory=list)
+
+
+class _Plane(NamedTuple):
+    """The x = 0 plane with its Friedel mates added: numerator and denominator ``(n, n)``."""
+
+    numerator: NDArray[np.complex64]
+    denominator: NDArray[np.float32]
+
+
+def finalise(
+    accumulator1: Any,
+    accumulator2: Any,
+    pixel: float,
+    mask: Union[str, NDArray] = "auto",
+    seed: int = 1,
+    threads: int = 1,
+    sharpen: bool = True,
+) -> Finalised:
+    """Maps, mask, curves and B-factor of two half accumulators (``core.insertion.Accumulator``); ``pixel`` in angstrom.
+
+    Raises ValueError where the two do not fit each other.
+    """
+    box = accumulator1.box
+    limit = min(int(np.floor(accumulator1.radius)), box // 2)
+    half1 = solve(accumulator1, threads=threads)
+    half2 = solve(accumulator2, threads=threads)
+    spectra = (shells.transform(half1, threads), shells.transform(half2, threads))
+    compared = compare_transforms((half1, half2), spectra, pixel, mask, limit, seed, threads)
+    journal: Journal = list(compared.journal)
+    resolution = compared.resolution_0143
+    wiener = signal_curve(compared.curves["corrected"])
+    if np.isfinite(resolution):
+        filtered = solve((accumulator1, accumulator2), wiener=wiener, threads=threads)
+        journal.append({"message": "map: Wiener filter from the corrected FSC", "value": resolution, "unit": "A"})
+    else:
+        filtered = 0.5 * (half1 + half2)
+        journal.append({"message": "map: average of the halves, not filtered, because they do not correlate", "value": None})
+    average = spectra[0]
+    average += spectra[1]
+    average *= np.float32(0.5)
+    b_factor, sharpened = _sharpen(average, box, pixel, wiener, compared.power, resolution, sharpen, threads, journal)
+    return Finalised(half1, half2, filtered, sharpened, compared.mask, compared.curves, pixel, resolution,
+                     compared.resolution_05, b_factor, journal)
+
+
+def _sharpen(
+    average: NDArray,
+    box: int,
+    pixel: float,
+    wiener: NDArray,
+    power: NDArray,
+    resolution: float,
+    sharpen: bool,
+    threads: int,
+    journal: Journal,
+) -> Tuple[Optional[float], NDArray[np.float32]]:
+    """(B-factor or None, map): C_ref times exp(-B k^2 / 4), low-passed at the resolution. Overwrites ``average``."""
+    if not np.isfinite(resolution):
+        return None, shells.inverse(average, box, threads)
+    fit = filters.guinier(power, wiener, box, pixel, finest=resolution) if sharpen else None
+    curve = filters.reference_weight(wiener) * filters.low_pass_curve(box, pixel, resolution)
+    curve[0] = 1.0
+    if fit is not None:
+        curve *= filters.b_factor_curve(box, pixel, fit.b_factor)
+        journal.append({"message": f"B-factor from shells {fit.shells[0]} to {fit.shells[1]} (10 A to the resolution)",
+                        "value": fit.b_factor, "unit": "A^2"})
+    elif sharpen:
+        journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A holds fewer than 4 shells", "value": None})
+    sharpened = shells.inverse(filters.filter_spectrum(average, box, curve), box, threads, overwrite=True)
+    return (fit.b_factor if fit else None), sharpened
+
+
+def signal_curve(corrected: NDArray) -> NDArray[np.float64]:
+    """The FSC as a signal-to-noise ratio may be taken from it: 0..0.999, and 0 from its first shell at or below 0 on.
+
+    The first two shells, where few coefficients lie, take the value of the third if they are lower.
+    """
+    curve = np.clip(np.asarray(corrected, dtype=np.float64), 0.0, 0.999)
+    if len(curve) > 3:
+        curve[:3] = np.maximum(curve[:3], curve[3])
+    gone = np.flatnonzero(curve <= 0.0)
+    if len(gone):
+        curve[gone[0] :] = 0.0
+    return curve
+
+
+def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) -> NDArray[np.float32]:
+    """The map ``(N, N, N)`` of an accumulator, or of the sum of a sequence of them, corrected for gridding.
+
+    ``wiener`` is the FSC of the two halves, ``(N//2+1,)``: the denominator grows by its shell's mean times
+    (1 - FSC) / (2 FSC), which is 1 / SSNR of the sum of the halves, and shells with FSC 0 become 0. Without it the map is
+    unfiltered; the denominator then is at least ``LEAST_WEIGHT`` of its shell's mean. The mean density, which no data hold,
+    is such that the mean outside the box's sphere is 0. Raises ValueError where accumulators do not fit.
+
+    The inverse transform runs axis by axis over what is not zero, so that no padded volume is ever held.
+    """
+    sums: Sequence[Any] = accumulator if isinstance(accumulator, (list, tuple)) else (accumulator,)
+    first = sums[0]
+    box, padded = int(first.box), int(first.padded)
+    for other in sums[1:]:
+        if (other.box, other.padded, other.numerator.shape) != (box, padded, first.numerator.shape):
+            raise ValueError(f"accumulators of box {box}, {other.box} and padding {padded}, {other.padded} do not fit")
+    ratio = padded / box
+    reach = min(int(np.floor(first.radius * ratio + 1e-9)), padded // 2 - 1, first.numerator.shape[2] - 1)
+    margin = first.numerator.shape[2] - 1 - reach  # voxels at each end that no full weight reaches
+    plane = _friedel_plane(sums, margin, reach)
+    floor, extra, keep = _regularisation(sums, plane, margin, reach, ratio, wiener)
+    lines = _along_z(sums, plane, margin, reach, box, padded, (floor, extra, keep), first.radius * ratio, threads)
+    return _along_y_and_x(lines, reach, box, padded, threads)
+
+
+def _friedel_plane(sums: Sequence[Any], margin: int, reach: int) -> _Plane:
+    size = 2 * reach + 1
+    inner = slice(margin, margin + size)
+    numerator = np.zeros((size, size), np.complex128)
+    denominator = np.zeros((size, size))
+    for one in sums:
+        numerator += one.numerator[inner, inner, 0]
+        denominator += one.denominator[inner, inner, 0]
+    numerator = numerator + np.conj(numerator[::-1, ::-1])
+    return _Plane(numerator.astype(np.complex64), (denominator + denominator[::-1, ::-1]).astype(np.float32))
+
+
+def _regularisation(
+    sums: Sequence[Any], plane: _Plane, margin: int, reach: int, ratio: float, wiener: Optional[NDArray]
+) -> Tuple[NDArray, NDArray, NDArray]:
+    """(least denominator, addition to it, factor 0 or 1) for every padded shell."""
+    size = 2 * reach + 1
+    count = int(np.ceil(np.sqrt(3.0) * reach)) + 2
+    total, voxels = np.zeros(count), np.zeros(count)
+    yx = _squares(reach)
+    for z in range(size):
+        shell = np.rint(np.sqrt(np.float32((z - reach) ** 2) + yx)).astype(np.int64).ravel()
+        weight = _denominator(sums, plane, slice(z, z + 1), slice(0, size), margin, reach)
+        total += np.bincount(shell, weight.ravel(), minlength=count)
+        voxels += np.bincount(shell, minlength=count)
+    mean = total / np.maximum(voxels, 1)
+    extra = np.zeros(count)
+    keep = np.ones(count)
+    if wiener is not None:
+        place = np.arange(count) / ratio
+        curve = np.interp(place, np.arange(len(wiener)), np.clip(wiener, 0.0, 1.0), right=0.0)
+        keep = (curve > 0).astype(float)
+        extra = mean * np.divide(1.0 - curve, 2.0 * curve, out=np.zeros(count), where=curve > 0)
+    return tuple(values.astype(np.float32) for values in (LEAST_WEIGHT * mean, extra, keep))  # type: ignore[return-value]
+
+
+def _squares(reach: int) -> NDArray[np.float32]:
+    """y^2 + x^2 of a z plane, ``(2 reach + 1, reach + 1)``."""
+    y = np.arange(-reach, reach + 1, dtype=np.float32)
+    return y[:, None] ** 2 + np.arange(reach + 1, dtype=np.float32) ** 2
+
+
+def _denominator(sums: Sequence[Any], plane: _Plane, zs: slice, ys: slice, margin: int, reach: int) -> NDArray[np.float32]:
+    at = (slice(zs.start + margin, zs.stop + margin), slice(ys.start + margin, ys.stop + margin), slice(0, reach + 1))
+    out = sums[0].denominator[at].astype(np.float32)
+    for one in sums[1:]:
+        out += one.denominator[at]
+    out[:, :, 0] = plane.denominator[zs, ys]
+    return out
+
+
+def _along_z(
+    sums: Sequence[Any],
+    plane: _Plane,
+    margin: int,
+    reach: int,
+    box: int,
+    padded: int,
+    tables: Tuple[NDArray, NDArray, NDArray],
+    radius: float,
+    threads: int,
+) -> NDArray[np.complex64]:
+    """num / den, transformed back along z and cropped: ``(N, 2 reach + 1, reach + 1)``."""
+    floor, extra, keep = tables
+    size, width = 2 * reach + 1, reach + 1
+    lines = np.empty((box, size, width), np.complex64)
+    axis = np.arange(-reach, reach + 1, dtype=np.float32)
+    x2 = np.arange(width, dtype=np.float32) ** 2
+    sign_z = (1.0 - 2.0 * (np.arange(-reach, reach + 1) % 2)).astype(np.float32)
+    sign_x = sign_z[reach:]
+    start = padded // 2 - box // 2
+    step = max(1, BLOCK_ELEMENTS // (padded * width))
+    for low in range(0, size, step):
+        ys = slice(low, min(low + step, size))
+        at = (slice(margin, margin + size), slice(ys.start + margin, ys.stop + margin), slice(0, width))
+        value = sums[0].numerator[at].astype(np.complex64)
+        for one in sums[1:]:
+            value += one.numerator[at]
+        value[:, :, 0] = plane.numerator[:, ys]
+        length = np.sqrt(axis[:, None, None] ** 2 + axis[ys, None] ** 2 + x2)
+        shell = np.rint(length).astype(np.int32)
+        weight = _denominator(sums, plane, slice(0, size), ys, margin, reach)
+        used = (weight > 0) & (length <= np.float32(radius)) & (shell > 0)
+        np.maximum(weight, floor[shell], out=weight)
+        weight += extra[shell]
+        # The signs move the origin from index 0 to the centre P // 2.
+        factor = np.divide(keep[shell], weight, out=np.zeros_like(weight), where=used)
+        factor *= sign_z[:, None, None] * sign_z[ys, None] * sign_x
+        value *= factor
+        column = np.zeros((padded, ys.stop - ys.start, width), np.complex64)
+        column[: reach + 1] = value[reach:]
+        column[padded - reach :] = value[:reach]
+        column = scipy.fft.ifft(column, axis=0, overwrite_x=True, workers=threads)
+        lines[:, ys] = column[start : start + box]
+    return lines
+
+
+def _along_y_and_x(lines: NDArray, reach: int, box: int, padded: int, threads: int) -> NDArray[np.float32]:
+    volume = np.empty((box, box, box), np.float32)
+    start = padded // 2 - box // 2
+    window = slice(start, start + box)
+    axis = np.arange(box, dtype=np.float32) - box // 2
+    yx = axis[:, None] ** 2 + axis**2
+    background, count = 0.0, 0
+    step = max(1, BLOCK_ELEMENTS // (padded * (padded // 2 + 1)))
+    for low in range(0, box, step):
+        zs = slice(low, min(low + step, box))
+        columns = np.zeros((zs.stop - zs.start, padded, reach + 1), np.complex64)
+        columns[:, : reach + 1] = lines[zs, reach:]
+        columns[:, padded - reach :] = lines[zs, :reach]
+        columns = scipy.fft.ifft(columns, axis=1, overwrite_x=True, workers=threads)[:, window]
+        volume[zs] = scipy.fft.irfft(columns, n=padded, axis=2, workers=threads)[:, :, window]
+        outside = axis[zs, None, None] ** 2 + yx > (box // 2) ** 2
+        background += float(volume[zs].sum(where=outside, dtype=np.float64))
+        count += int(outside.sum())
+    volume -= np.float32(background / max(count, 1))
+    correction = (1.0 / np.sinc(axis / padded) ** 2).astype(np.float32)
+    volume *= (correction[:, None] * correction)[:, None, :]
+    volume *= correction[:, None]
+    return volume

@@ -1,0 +1,127 @@
+"""From two half maps to curves, mask, B-factor: what ``finalise`` and ``cspr fsc`` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import filters
+from ..core import fsc as shells
+
+CURVES = ("unmasked", "masked", "phase_randomised", "corrected")
+Journal = List[Dict[str, Any]]
+
+
+@dataclass
+class Comparison:
+    """Two half maps compared. ``curves`` holds the four of ``CURVES``, each ``(N//2+1,)``."""
+
+    curves: Dict[str, NDArray[np.float64]]
+    mask: NDArray[np.float32]  # (N, N, N)
+    resolution_0143: float  # angstrom, where the corrected curve falls below 0.143; inf: nowhere above
+    resolution_05: float
+    power: NDArray[np.float64]  # mean |F|^2 of the masked sum of the halves, per shell
+    journal: Journal
+
+
+def compare_halves(
+    half1: NDArray,
+    half2: NDArray,
+    pixel: float,
+    mask: Union[str, NDArray] = "auto",
+    limit: Optional[int] = None,
+    seed: int = 1,
+    threads: int = 1,
+) -> Comparison:
+    """FSC curves of two half maps ``(N, N, N)``: unmasked, masked, phase-randomised, corrected (Chen et al. 2013).
+
+    ``mask`` is "auto", "none" or an array; ``limit`` the last shell that holds data (curves are 0 beyond). Raises ValueError
+    where the shapes do not fit.
+    """
+    if half1.shape != half2.shape or half1.ndim != 3 or len(set(half1.shape)) != 1:
+        raise ValueError(f"two equal cubes are needed, not {half1.shape} and {half2.shape}")
+    return compare_transforms((half1, half2), (shells.transform(half1, threads), shells.transform(half2, threads)), pixel, mask,
+                              limit, seed, threads)
+
+
+def compare_transforms(
+    halves: Tuple[NDArray, NDArray],
+    spectra: Tuple[NDArray, NDArray],
+    pixel: float,
+    mask: Union[str, NDArray] = "auto",
+    limit: Optional[int] = None,
+    seed: int = 1,
+    threads: int = 1,
+) -> Comparison:
+    """``compare_halves`` with the half transforms of the maps at hand; ``spectra`` are left as they are."""
+    box = halves[0].shape[0]
+    last = box // 2 if limit is None else limit
+    journal: Journal = []
+    unmasked = _within(shells.correlate(box, *spectra), last)
+    values = _mask(spectra, box, pixel, mask, unmasked, threads, journal)
+
+    bare = isinstance(mask, str) and mask == "none"
+    masked1, masked2 = spectra if bare else tuple(shells.transform(half * values, threads) for half in halves)
+    cross, power1, power2 = shells.shell_sums(box, [(masked1, masked2), (masked1, masked1), (masked2, masked2)])
+    masked = _within(shells.curve_of_sums(cross, power1, power2), last)
+    power = (power1 + power2 + 2.0 * cross) / shells.shell_counts(box)
+    del masked1, masked2
+
+    start = shells.randomise_from(unmasked[: last + 1])
+    random = masked.copy()
+    if start is None:
+        journal.append({"message": "phases not randomised: the unmasked FSC stays above 0.8", "value": None})
+    else:
+        turned = []
+        for number, spectrum in enumerate(spectra):
+            noise = shells.randomise_phases(spectrum, box, start, seed=2 * seed + number)
+            if not bare:
+                noise = shells.transform(shells.inverse(noise, box, threads, overwrite=True) * values, threads)
+            turned.append(noise)
+        random = _within(shells.correlate(box, turned[0], turned[1]), last)
+        journal.append({"message": "phases randomised from", "value": float(box * pixel / start), "unit": "A"})
+    corrected = _within(shells.correct(masked, random, start), last)
+    resolution = shells.resolution_at(corrected, 0.143, box, pixel)
+    if not np.isfinite(resolution):
+        journal.append({"message": "the halves do not correlate: the corrected FSC starts below 0.143", "value": None})
+    elif not (corrected[1 : last + 1] < 0.143).any():
+        resolution = box * pixel / last
+        journal.append({"message": "the corrected FSC stays above 0.143 up to the last shell: a smaller pixel may show more",
+                        "value": resolution, "unit": "A"})
+    return Comparison(dict(zip(CURVES, (unmasked, masked, random, corrected))), values, resolution,
+                      shells.resolution_at(corrected, 0.5, box, pixel), power, journal)
+
+
+def _within(curve: NDArray, last: int) -> NDArray[np.float64]:
+    curve[last + 1 :] = 0.0
+    return curve
+
+
+def _mask(
+    spectra: Tuple[NDArray, NDArray],
+    box: int,
+    pixel: float,
+    mask: Union[str, NDArray],
+    unmasked: NDArray,
+    threads: int,
+    journal: Journal,
+) -> NDArray[np.float32]:
+    if not isinstance(mask, str):
+        values = np.asarray(mask, np.float32)
+        if values.shape != (box, box, box):
+            raise ValueError(f"mask {values.shape} does not fit maps of {box} pixels")
+        journal.append({"message": "mask given", "value": float(values.mean()), "unit": "of the box"})
+        return values
+    if mask == "none":
+        return np.ones((box, box, box), np.float32)
+    if mask != "auto":
+        raise ValueError(f"mask {mask!r}: auto, none or an array")
+    # No finer than what the halves agree on: noise must not shape the mask.
+    reliable = shells.resolution_at(unmasked, 0.5, box, pixel)
+    limit = max(15.0, 4.0 * pixel, reliable if np.isfinite(reliable) else 0.0)
+    made = filters.soft_mask_of_spectrum(spectra[0] + spectra[1], box, pixel, resolution=limit, threads=threads)
+    journal.append({"message": f"automatic mask: {made.reason}", "value": made.volume, "unit": "A^3"})
+    return made.values
