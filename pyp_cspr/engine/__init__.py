@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, List
 
+from .. import __version__
+
 _HOME = {
     "CsprError": "errors",
     "InputError": "errors",
@@ -24,7 +26,7 @@ _HOME = {
     "fsc": "core.fsc",
 }
 
-__all__ = list(_HOME)  # noqa: PLE0604 - the keys are strings
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - the keys are strings
 
 
 def __getattr__(name: str) -> Any:
