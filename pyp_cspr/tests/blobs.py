@@ -7,6 +7,7 @@ judge the engine's projection, RELION's and each other's signs without interpola
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Blobs:
-    """Gaussians of one width: ``positions`` (n, 3) x, y, z in angstrom from the centre, ``weights`` (n,), ``sigma`` in angstrom."""
+    """Gaussians of one width: ``positions`` (n, 3) x, y, z from the centre and ``sigma`` in angstrom, ``weights`` (n,)."""
 
     positions: NDArray[np.float64]
     weights: NDArray[np.float64]
@@ -28,7 +29,7 @@ class Blobs:
             total += weight * np.einsum("i,j,k->ijk", *(np.exp(-((axis - c) ** 2) / (2 * self.sigma**2)) for c in (z, y, x)))
         return total.astype(np.float32)
 
-    def image(self, rotation: NDArray, box: int, pixel: float, shift: NDArray = np.zeros(2)) -> NDArray[np.float64]:
+    def image(self, rotation: NDArray, box: int, pixel: float, shift: Sequence[float] = (0.0, 0.0)) -> NDArray[np.float64]:
         """Projection (box, box) [y, x]: the atom at x_ref is seen at (``rotation`` x_ref)_xy + ``shift``, angstrom."""
         axis = (np.arange(box) - box // 2) * pixel
         seen = self.positions @ np.asarray(rotation).T

@@ -126,7 +126,9 @@ def imod_to_exposure(
     return tilt_to_matrix(xtilt, tilt, -rotation), shift
 
 
-def exposure_to_imod(rotation: ArrayLike, shift: ArrayLike, pixel: float):
+def exposure_to_imod(
+    rotation: ArrayLike, shift: ArrayLike, pixel: float
+) -> Tuple[NDArray, NDArray, NDArray, NDArray]:
     """(linear, offset, tilt, xtilt): the inverse of ``imod_to_exposure``."""
     xtilt, ytilt, zrot = matrix_to_tilt(rotation)
     linear = rotation_z(-zrot)[..., :2, :2]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
+from math import isfinite
 from typing import Any, Dict, Type, TypeVar
 
 from ..core.symmetry import group_matrices
@@ -21,7 +22,7 @@ class Settings:
         for name in values:
             if name not in known:
                 raise InputError(f"{where}: unknown setting {name!r}; known: {', '.join(sorted(known))}")
-        settings = cls(**values)
+        settings = cls(**{f.name: _checked(values[f.name], f, where) for f in fields(cls) if f.name in values})
         settings.check(where)
         return settings
 
@@ -30,6 +31,19 @@ class Settings:
 
     def check(self, where: str = "settings") -> None:
         """Raise InputError for a value that cannot be."""
+
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _checked(value: Any, field: Field, where: str) -> Any:
+    """The value as the type of the field's default, or InputError."""
+    kind = type(field.default)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind or (isinstance(value, float) and not isfinite(value)):
+        raise InputError(f"{where}: {field.name} is {value!r}; it must be {_WORDS[kind]}")
+    return value
 
 
 @dataclass(frozen=True)

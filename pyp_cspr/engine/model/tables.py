@@ -29,8 +29,8 @@ class Column:
 
 SERIES = (
     Column("name", "U", (), "", "name, unique in the data set (rlnTomoName, tsId)"),
-    Column("images", "U", (), "", "absolute path of the image stack; empty where particles bring extracted stacks"),
-    Column("image_size", "i8", (2,), "pixel", "width x and height y of the images"),
+    Column("images", "U", (), "", "absolute path of the image stack; empty where each tilt has its own file or none is needed"),
+    Column("image_size", "i8", (2,), "pixel", "width x and height y of the images; 0 where not known"),
     Column("specimen_size", "i8", (3,), "pixel", "x, y, z of the unbinned tomogram", 0),
     Column("pixel", "f8", (), "A", "pixel size of the images"),
     Column("voltage", "f8", (), "kV", "acceleration voltage", 300.0),
@@ -46,6 +46,7 @@ SERIES = (
 EXPOSURES = (
     Column("series", "i8", (), "", "row of the series"),
     Column("slice", "i8", (), "", "0-based image in the stack"),
+    Column("file", "U", (), "", "absolute path of its file where the tilts of a series are in several; else empty", ""),
     Column("order", "i8", (), "", "0-based acquisition order", 0),
     Column("rotation", "f8", (3, 3), "", "T_e: specimen -> microscope"),
     Column("shift", "f8", (2,), "A", "b_e", 0.0),
@@ -212,6 +213,7 @@ class Dataset:
         for table, kind in ((self.exposures, "exposure"), (self.particles, "particle")):
             rotation = table["rotation"]
             error = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max(axis=(1, 2), initial=0.0)
+            error = np.maximum(error, np.linalg.det(rotation) < 0)  # a mirror
             if len(error) and error.max() > 1e-3:
                 row = int(error.argmax())
                 raise InputError(f"{where}: {kind} {row}: its matrix is not a rotation; check the projection matrices")

@@ -55,7 +55,9 @@ def test_offset_and_sign_read_a_centred_transform(random, box):
         assert found[i] == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize(("box", "radius", "message"), [(15, 5, "even"), (2, 1, "at least 4"), (16, 8, "fit"), (16, 0.5, "fit")])
+@pytest.mark.parametrize(
+    ("box", "radius", "message"), [(15, 5, "even"), (2, 1, "at least 4"), (16, 8, "fit"), (16, 0.5, "fit")]
+)
 def test_impossible_bands_are_refused(box, radius, message):
     with pytest.raises(ValueError, match=message):
         make_band(box, radius)
