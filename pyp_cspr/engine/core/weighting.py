@@ -1,0 +1,121 @@
+"""Weighted coefficients: D = a C X exp(+2 pi i k.r) / s^2 and W = a^2 C^2 / s^2, ready for insertion.
+
+X is the transform of a crop, C its CTF, a(|k|) the amplitude and s^2(|k|) the noise power of its exposure, and r = u - u_crop
+where the particle's centre lies from the crop's. Their sums over projections are a map's numerator and denominator.
+"""
+
+from __future__ import annotations
+
+from typing import Tuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._jit import run_ranges
+from .band import Band
+
+
+def dose_amplitude(k: ArrayLike, dose_before: ArrayLike, dose: ArrayLike, voltage: float) -> NDArray[np.float64]:
+    """Signal amplitude left at the middle of an exposure: exp(-(dose_before + dose / 2) / (2 Nc(k))).
+
+    ``k`` in 1/angstrom, doses in e/A^2, ``voltage`` in kV; shapes broadcast. Nc = 0.24499 k^-1.6649 + 2.8141 at 300 kV and 0.8 of it at
+    200 kV (Grant and Grigorieff 2015, eLife 4:e06980), linear in the voltage between and beyond. 1 at k = 0.
+    """
+    k = np.asarray(k, dtype=np.float64)
+    positive = k > 0
+    critical = 0.24499 * np.where(positive, k, 1.0) ** -1.6649 + 2.8141
+    critical = critical * max(0.4, 0.8 + 0.2 * (voltage - 200.0) / 100.0)
+    middle = np.asarray(dose_before, float) + 0.5 * np.asarray(dose, float)
+    return np.where(positive, np.exp(-middle / (2.0 * critical)), 1.0)
+
+
+def ctf_values(
+    band: Band,
+    field: float,
+    defocus_form: ArrayLike,
+    phase: ArrayLike,
+    wavelength: float,
+    cs: float,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """C of every coefficient, ``(B, len(band))``, by the same arithmetic as ``weigh``.
+
+    ``field`` is the crop's field of view in angstrom; ``defocus_form`` ``(B, 3)`` and ``phase`` ``(B,)`` are those of
+    ``ctf.defocus_form`` (angstrom) and ``ctf.phase_offset`` (radians); ``wavelength`` in angstrom, ``cs`` in mm.
+    """
+    from . import weighting_kernels as kernels
+
+    form, constant, quartic = _chi_in_turns(defocus_form, phase, wavelength, cs)
+    kx, ky = _frequencies(band, field)
+    out = np.empty((len(form), len(band)), np.float32)
+    run_ranges(lambda i, j: kernels.fill_ctf(out, kx, ky, form, constant, quartic, i, j), len(form), threads)
+    return out
+
+
+def weigh(
+    coefficients: NDArray[np.complex64],
+    band: Band,
+    field: float,
+    residual: ArrayLike,
+    defocus_form: ArrayLike,
+    phase: ArrayLike,
+    wavelength: float,
+    cs: float,
+    amplitude: ArrayLike,
+    power: ArrayLike,
+    premultiplied: bool = False,
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """Turn X into D in place and return W, ``(B, len(band))``.
+
+    ``coefficients`` (B, len(band)) X, or C X where ``premultiplied``; ``residual`` ``(B, 2)`` r in angstrom; ``amplitude`` a and ``power``
+    s^2 by shell, each ``(n_shells,)`` or ``(B, n_shells)`` with n_shells > the band's last shell. The others as in ``ctf_values``.
+    Raises ValueError for shapes that do not fit and for noise power that is not above 0.
+    """
+    from . import weighting_kernels as kernels
+
+    form, constant, quartic = _chi_in_turns(defocus_form, phase, wavelength, cs)
+    moved = np.ascontiguousarray(residual, dtype=np.float64)
+    count = len(form)
+    if coefficients.dtype != np.complex64 or coefficients.shape != (count, len(band)) or not coefficients.flags.c_contiguous:
+        raise ValueError(f"coefficients must be contiguous complex64 of shape {(count, len(band))}")
+    if moved.shape != (count, 2):
+        raise ValueError(f"residual has the shape {moved.shape}, want {(count, 2)}")
+    signal, noise = np.atleast_2d(np.asarray(amplitude, float)), np.atleast_2d(np.asarray(power, float))
+    if min(signal.shape[1], noise.shape[1]) <= band.shell[-1] or not {len(signal), len(noise)} <= {1, count}:
+        raise ValueError(f"amplitude {signal.shape} and power {noise.shape} do not fit {count} images of {band.shell[-1] + 1} shells")
+    used = slice(1, int(band.shell[-1]) + 1)  # shell 0 has no coefficient
+    if not (noise[:, used] > 0).all():
+        raise ValueError("the noise power must be above 0 in every shell")
+    shells = band.shell.astype(np.intp)
+    signal, noise = signal[:, shells], noise[:, shells]
+    to_data = np.ascontiguousarray(signal / noise, dtype=np.float32)
+    to_weight = np.ascontiguousarray(signal**2 / noise, dtype=np.float32)
+    kx, ky = _frequencies(band, field)
+    weight = np.empty(coefficients.shape, np.float32)
+    data = coefficients.view(np.float32)
+
+    def work(start: int, stop: int) -> None:
+        kernels.weigh(
+            data, weight, kx, ky, form, constant, quartic, moved, to_data, to_weight, premultiplied, start, stop
+        )
+
+    run_ranges(work, count, threads)
+    return weight
+
+
+def _frequencies(band: Band, field: float) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if not field > 0:
+        raise ValueError(f"field of view {field}: it must be above 0")
+    return band.kx / float(field), band.ky / float(field)
+
+
+def _chi_in_turns(
+    defocus_form: ArrayLike, phase: ArrayLike, wavelength: float, cs: float
+) -> Tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """chi / (2 pi) as a quadratic form ``(B, 3)``, a constant ``(B,)`` and the factor of -|k|^4."""
+    form = np.asarray(defocus_form, dtype=np.float64)
+    if form.ndim != 2 or form.shape[1] != 3:
+        raise ValueError(f"defocus_form has the shape {form.shape}, want (B, 3)")
+    constant = np.broadcast_to(np.asarray(phase, np.float64) / (2.0 * np.pi), (len(form),))
+    return np.ascontiguousarray(0.5 * wavelength * form), np.ascontiguousarray(constant), 0.25 * wavelength**3 * cs * 1e7

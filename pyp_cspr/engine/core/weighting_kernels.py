@@ -1,0 +1,66 @@
+"""Kernels of ``weighting.py``: CTF, phase and weights of coefficient lists."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import jit
+
+
+@jit(inline="always")
+def sine_of_turns(turns):
+    """sin(2 pi turns) for float32 |turns| <= 1/2, to 1e-7: Taylor's polynomial of degree 11 on a quarter turn."""
+    half = np.float32(0.5)
+    folded = turns
+    if turns > np.float32(0.25):
+        folded = half - turns
+    if turns < np.float32(-0.25):
+        folded = -half - turns
+    y = folded * np.float32(6.283185307179586)
+    y2 = y * y
+    s = np.float32(1.0) - y2 * np.float32(1.0 / 110.0)
+    s = np.float32(1.0) - y2 * np.float32(1.0 / 72.0) * s
+    s = np.float32(1.0) - y2 * np.float32(1.0 / 42.0) * s
+    s = np.float32(1.0) - y2 * np.float32(1.0 / 20.0) * s
+    s = np.float32(1.0) - y2 * np.float32(1.0 / 6.0) * s
+    return y * s
+
+
+@jit
+def fill_ctf(out, kx, ky, form, constant, quartic, start, stop):
+    """out[b, j] = sin(2 pi (form_b(k) + constant_b - quartic |k|^4)); ``form`` (B, 3) and ``constant`` (B,) in turns, float64."""
+    for b in range(start, stop):
+        axx, axy, ayy, offset = form[b, 0], 2.0 * form[b, 1], form[b, 2], constant[b]
+        for j in range(kx.size):
+            x, y = np.float64(kx[j]), np.float64(ky[j])
+            k2 = x * x + y * y
+            turns = axx * x * x + axy * x * y + ayy * y * y + offset - quartic * k2 * k2
+            out[b, j] = sine_of_turns(np.float32(turns - np.rint(turns)))
+
+
+@jit
+def weigh(data, weight, kx, ky, form, constant, quartic, residual, to_data, to_weight, premultiplied, start, stop):
+    """In place: data X -> D = to_data C X exp(2 pi i k.residual), weight -> W = to_weight C^2.
+
+    ``data`` is complex64 seen as float32 (B, 2 n). ``to_data`` and ``to_weight`` are (1, n) or (B, n); ``residual`` (B, 2) in the
+    unit of 1 / (kx, ky). With ``premultiplied`` the data hold C X already.
+    """
+    one = np.float32(1.0)
+    for b in range(start, stop):
+        row = b if to_data.shape[0] > 1 else 0
+        axx, axy, ayy, offset = form[b, 0], 2.0 * form[b, 1], form[b, 2], constant[b]
+        rx, ry = residual[b, 0], residual[b, 1]
+        for j in range(kx.size):
+            x, y = np.float64(kx[j]), np.float64(ky[j])
+            k2 = x * x + y * y
+            turns = axx * x * x + axy * x * y + ayy * y * y + offset - quartic * k2 * k2
+            c = sine_of_turns(np.float32(turns - np.rint(turns)))
+            shift = x * rx + y * ry
+            sine = sine_of_turns(np.float32(shift - np.rint(shift)))
+            shift += 0.25
+            cosine = sine_of_turns(np.float32(shift - np.rint(shift)))
+            factor = to_data[row, j] * (one if premultiplied else c)
+            re, im = data[b, 2 * j], data[b, 2 * j + 1]
+            data[b, 2 * j] = factor * (re * cosine - im * sine)
+            data[b, 2 * j + 1] = factor * (re * sine + im * cosine)
+            weight[b, j] = to_weight[row, j] * c * c
