@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..core import filters
 from ..core import fsc as shells
+from ..core.fourier import gridding_factor
 from .postprocess import Journal, compare_transforms
 
 # Voxels of the transform that hardly any slice touched keep at least this part of their shell's mean weight; their noise would
@@ -145,7 +146,7 @@ def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) 
     reach = min(int(np.floor(first.radius * ratio + 1e-9)), padded // 2 - 1, first.numerator.shape[2] - 1)
     margin = first.numerator.shape[2] - 1 - reach  # voxels at each end that no full weight reaches
     plane = _friedel_plane(sums, margin, reach)
-    floor, extra, keep = _regularisation(sums, plane, margin, reach, ratio, wiener)
+    floor, extra, keep = _regularisation(sums, plane, margin, reach, first.radius * ratio, ratio, wiener)
     lines = _along_z(sums, plane, margin, reach, box, padded, (floor, extra, keep), first.radius * ratio, threads)
     return _along_y_and_x(lines, reach, box, padded, threads)
 
@@ -163,18 +164,22 @@ def _friedel_plane(sums: Sequence[Any], margin: int, reach: int) -> _Plane:
 
 
 def _regularisation(
-    sums: Sequence[Any], plane: _Plane, margin: int, reach: int, ratio: float, wiener: Optional[NDArray]
+    sums: Sequence[Any], plane: _Plane, margin: int, reach: int, radius: float, ratio: float, wiener: Optional[NDArray]
 ) -> Tuple[NDArray, NDArray, NDArray]:
     """(least denominator, addition to it, factor 0 or 1) for every padded shell."""
     size = 2 * reach + 1
-    count = int(np.ceil(np.sqrt(3.0) * reach)) + 2
+    count = int(np.ceil(np.sqrt(3.0) * reach)) + 3
     total, voxels = np.zeros(count), np.zeros(count)
     yx = _squares(reach)
     for z in range(size):
-        shell = np.rint(np.sqrt(np.float32((z - reach) ** 2) + yx)).astype(np.int64).ravel()
-        weight = _denominator(sums, plane, slice(z, z + 1), slice(0, size), margin, reach)
-        total += np.bincount(shell, weight.ravel(), minlength=count)
-        voxels += np.bincount(shell, minlength=count)
+        length = np.sqrt(np.float32((z - reach) ** 2) + yx)
+        shell = np.rint(length).astype(np.int64)
+        shell[length > np.float32(radius)] = count - 1  # a bin that nothing else uses
+        weight = _denominator(sums, plane, slice(z, z + 1), slice(0, size), margin, reach)[0]
+        for sums_of, values in ((total, weight), (voxels, None)):
+            here = np.bincount(shell.ravel(), None if values is None else values.ravel(), minlength=count)
+            edge = np.bincount(shell[:, 0], None if values is None else values[:, 0], minlength=count)
+            sums_of += 2.0 * here - edge  # x > 0 stands for its mate as well
     mean = total / np.maximum(voxels, 1)
     extra = np.zeros(count)
     keep = np.ones(count)
@@ -266,7 +271,7 @@ def _along_y_and_x(lines: NDArray, reach: int, box: int, padded: int, threads: i
         background += float(volume[zs].sum(where=outside, dtype=np.float64))
         count += int(outside.sum())
     volume -= np.float32(background / max(count, 1))
-    correction = (1.0 / np.sinc(axis / padded) ** 2).astype(np.float32)
+    correction = (1.0 / gridding_factor(box, padded)).astype(np.float32)
     volume *= (correction[:, None] * correction)[:, None, :]
     volume *= correction[:, None]
     return volume

@@ -1,0 +1,45 @@
+"""Accumulators filled from a known map by its exact transform, without any slice: what ideal insertion would leave."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def ideal_accumulator(
+    volume: NDArray, padding: float, radius: float, random: Optional[np.random.Generator] = None, noise: float = 0.0
+) -> Any:
+    """num and den of trilinear insertion at infinitely dense views: the transform of volume * sinc^2, times uneven weights.
+
+    ``noise`` is the standard deviation of each part of a coefficient at weight 1. Without ``random``, all weights are 1.
+    Halves of the x = 0 plane are split between a voxel and its mate unevenly, as insertion leaves them.
+    """
+    box = len(volume)
+    padded = 2 * round(box * padding / 2)
+    reach = int(np.ceil(radius * padded / box)) + 1
+    start = padded // 2 - box // 2
+    big = np.zeros((padded,) * 3)
+    big[start : start + box, start : start + box, start : start + box] = volume
+    sinc = np.sinc((np.arange(padded) - padded // 2) / padded) ** 2
+    big *= sinc[:, None, None] * sinc[:, None] * sinc
+    transform = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(big)))
+    index = (np.arange(-reach, reach + 1) + padded // 2) % padded
+    transform = transform[np.ix_(index, index, index[reach:])]
+    density = np.ones(transform.shape) if random is None else random.uniform(0.3, 2.0, transform.shape)
+    if noise and random is not None:
+        error = random.normal(size=transform.shape) + 1j * random.normal(size=transform.shape)
+        transform = transform + noise * error / np.sqrt(density)
+    numerator = transform * density
+    plane, weight = numerator[:, :, 0].copy(), density[:, :, 0].copy()
+    share = np.full(weight.shape, 0.3)
+    share[reach + 1 :] = 0.7
+    share[reach, reach + 1 :] = 0.7
+    share[reach, : reach + 1] = 0.3
+    if random is not None:  # a voxel and its mate hold one number between them
+        weight = 0.5 * (weight + weight[::-1, ::-1])
+        plane = 0.5 * (plane + np.conj(plane[::-1, ::-1]))
+    numerator[:, :, 0], density[:, :, 0] = plane * share, weight * share
+    return SimpleNamespace(box=box, padded=padded, radius=radius, numerator=numerator, denominator=density)
