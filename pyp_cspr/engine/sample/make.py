@@ -1,0 +1,92 @@
+"""Writes a sample data set: tilt series as a microscope and an alignment program leave them, stars, and the truth apart.
+
+OUT/
+  TS_01.mrc .tlt .xf .xtilt      raw tilt images by tilt angle (int16 electrons, dark particles), IMOD's alignment of them
+  optimisation_set.star particles.star tomograms.star tilt_series/TS_01.star       RELION 5
+  reference.mrc                  the true map
+  truth.star                     what was simulated (sample/truth.py); the files above hold the settings' errors
+  settings.json                  the settings, version and image size
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..errors import InputError
+from ..io.config import write_json
+from ..io.imod import write_alignment
+from ..io.mrc import write_map, write_stack
+from ..io.relion import write_dataset
+from ..model.tables import Dataset
+from .acquisition import acquire, add_errors, attenuation
+from .settings import SampleSettings
+from .simulate import Simulator
+from .structure import load_structure
+from .truth import write_truth
+
+MARK = "settings.json"
+
+
+def make_sample(
+    folder: Union[str, "os.PathLike[str]"], settings: SampleSettings, threads: int = 1,
+    done: Callable[[int], Any] = lambda count: None, overwrite: bool = False,
+) -> Dict[str, Any]:
+    """Simulate and write; ``done(1)`` after each of the series x tilts images. Returns what was made, for a summary.
+
+    Raises InputError where the settings cannot be met, or where the folder holds a sample already and not ``overwrite``.
+    """
+    settings.check()
+    out = Path(folder).absolute()
+    if (out / MARK).exists() and not overwrite:
+        raise InputError(f"{folder}: holds a sample data set already; give another folder or --overwrite")
+    structure = load_structure(settings.structure, settings.box, settings.pixel, settings.symmetry)
+    truth = acquire(settings, structure.radius, lambda name: str(out / f"{name}.mrc"))
+    write_map(out / "reference.mrc", structure.reference(), settings.pixel)
+    simulator = Simulator(structure, truth, settings)
+    deviations: List[NDArray[np.float64]] = []
+    for series, path in enumerate(truth.series["images"].tolist()):
+        kept: List[float] = []
+        write_stack(path, _measured(simulator.images(series, threads, done), kept), settings.pixel)
+        deviations.append(np.array(kept))
+    truth.exposures["scale"] = signal_scale(truth, settings, np.concatenate(deviations))
+    written = add_errors(truth, settings)
+    for series, path in enumerate(truth.series["images"].tolist()):
+        rows = written.exposures_of(series)
+        write_alignment(path[: -len(".mrc")], written.exposures["rotation"][rows], written.exposures["shift"][rows], settings.pixel)
+    write_dataset(written, out)
+    write_truth(out / "truth.star", truth)
+    size = int(truth.series["image_size"][0, 0])
+    # What is stated last says that all the rest is there.
+    write_json(out / MARK, {"version": __version__, "image_size": size, "settings": settings.to_dict()})
+    return {
+        "folder": str(out), "series": settings.series, "particles": len(truth.particles), "tilts": settings.tilts,
+        "projections": int(truth.visible.sum()), "image_size": size, "pixel": settings.pixel, "box": settings.box,
+        "bytes": sum(os.path.getsize(path) for path in truth.series["images"].tolist()),
+    }
+
+
+def signal_scale(truth: Dataset, settings: SampleSettings, deviation: NDArray) -> NDArray[np.float64]:
+    """Signal amplitude of each exposure after its image is divided by its standard deviation.
+
+    With noise it is relative to an undamaged thin specimen, in whose image the deviation is that of the electrons alone;
+    without noise relative to the best exposure.
+    """
+    counts = settings.dose * settings.pixel**2
+    through = attenuation(truth.exposures["rotation"], settings.thickness, settings.mean_free_path)
+    scale = counts * through / np.maximum(deviation, 1e-30) / np.sqrt(counts)
+    return scale / scale.max() if settings.noise == "none" else scale
+
+
+def _measured(images: Iterator[NDArray[Any]], deviations: List[float]) -> Iterator[NDArray[Any]]:
+    """The same images; their standard deviations are appended to ``deviations``."""
+    for image in images:
+        deviations.append(float(image.std(dtype=np.float64)))
+        yield image
+
+
