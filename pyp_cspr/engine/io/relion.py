@@ -22,13 +22,13 @@ from ..core.geometry import euler_to_matrix, matrix_to_euler, matrix_to_tilt, ti
 from ..errors import InputError
 from ..model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
 from . import imod
-from .mrc import MrcStack, open_stack
+from .images import PIXEL_TOLERANCE, check_pixel, check_stack
+from .mrc import open_stack
 from .star import StarBlock, read_star, write_star
 
 PathLike = Union[str, "os.PathLike[str]"]
 
 ROTATION_TOLERANCE = 1e-3  # of a projection matrix, elementwise: more is a magnification or a mistake
-PIXEL_TOLERANCE = 0.01  # relative: pixel sizes further apart contradict each other
 FOLDERS_ABOVE = 6  # RELION's paths start at the project folder, which lies above the star
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
@@ -262,7 +262,7 @@ class _SeriesReader:
             mapped = open_stack(file)
             if mapped.n < wanted:
                 raise InputError(f"{file}: {mapped.n} images, the star of series {name} wants {wanted}; check both")
-            _check_pixel(mapped, pixel, f"series {name}")
+            check_pixel(mapped, pixel, f"series {name}")
             if size is not None and (mapped.nx, mapped.ny) != size:
                 raise InputError(f"{file}: {mapped.nx} x {mapped.ny} pixels, others of series {name} are {size[0]} x {size[1]}")
             size = (mapped.nx, mapped.ny)
@@ -522,40 +522,6 @@ def _check_stacks(dataset: Dataset, need_images: bool) -> None:
                 raise InputError(f"{dataset.source}: the stack {missing} does not exist; mend rlnImageName or move it beside the star")
         if len(names) and os.path.exists(names[0]):
             check_stack(open_stack(names[0]), dataset, row, int(particles[0]))
-
-
-def check_stack(stack: MrcStack, dataset: Dataset, series: int, particle: int) -> None:
-    """Raise InputError where a particle's stack does not fit the data set in box, pixel size or number of images."""
-    box, pixel = int(dataset.series["stack_box"][series]), float(dataset.series["stack_pixel"][series])
-    name = dataset.particles["name"][particle]
-    if (stack.nx, stack.ny) != (box, box):
-        raise InputError(f"{stack.path}: {stack.nx} x {stack.ny} pixels, rlnImageSize is {box}; check the optics group")
-    _check_pixel(stack, pixel, f"particle {name}")
-    slices = stack_slices(dataset, particle, stack.n)
-    if slices is None:
-        visible, tilts = int(dataset.visible[particle].sum()), len(dataset.exposures_of(series))
-        raise InputError(f"{stack.path}: {stack.n} images, particle {name} has {visible} visible frames of {tilts} tilts; "
-                         "check rlnTomoVisibleFrames")
-
-
-def stack_slices(dataset: Dataset, particle: int, images: int) -> Optional[NDArray[np.int64]]:
-    """Image of a particle's stack for each exposure of its series, -1 where there is none; None where nothing fits.
-
-    RELION's stacks hold the visible frames only, WarpTools' hold all tilts and blank those that are not visible.
-    """
-    tilts = len(dataset.exposures_of(int(dataset.particles["series"][particle])))
-    visible = dataset.visible[particle, :tilts]
-    if images == tilts:
-        return np.where(visible, np.arange(tilts), -1)
-    if images == visible.sum():
-        return np.where(visible, np.cumsum(visible) - 1, -1)
-    return None
-
-
-def _check_pixel(stack: MrcStack, pixel: float, what: str) -> None:
-    """Headers often say 0 or 1 for "not set"; any other value must agree with the star."""
-    if stack.pixel not in (0.0, 1.0) and abs(stack.pixel - pixel) > PIXEL_TOLERANCE * pixel:
-        raise InputError(f"{stack.path}: pixel size {stack.pixel:g} A in its header, {pixel:g} A in the star of {what}; mend one")
 
 
 # ---------------------------------------------------------------------------------------------------------------- writing
