@@ -63,7 +63,7 @@ class RawImages(SeriesImages):
         stack = str(dataset.series["images"][series])
         files = [str(file) or stack for file in dataset.exposures["file"][rows]]
         if not all(files):
-            raise InputError(f"series {self.name}: the data set names no images; add rlnMicrographName to its tilt-series star")
+            raise InputError(f"series {self.name}: no images are named; add rlnMicrographName to its tilt-series star")
         opened = {file: open_stack(file) for file in dict.fromkeys(files)}
         self._images = {
             int(row): (opened[file], int(image)) for row, file, image in zip(rows, files, dataset.exposures["slice"][rows])
@@ -75,7 +75,7 @@ class RawImages(SeriesImages):
         sizes = {(mapped.nx, mapped.ny) for mapped in opened.values()}
         said = tuple(dataset.series["image_size"][series].tolist())
         if len(sizes) > 1 or (any(said) and sizes != {said}):
-            raise InputError(f"series {self.name}: image sizes {sorted(sizes)}, the data set says {said}; they must be the same")
+            raise InputError(f"series {self.name}: image sizes {sorted(sizes)}, the star says {said}; make them agree")
         self.nx, self.ny = sizes.pop()
 
     def crops(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Crops:
@@ -144,9 +144,8 @@ class StackImages(SeriesImages):
         if self.contrast != 1:
             images *= self.contrast
         exposures = self._dataset.exposures
-        centre, _ = project(
-            exposures["extract_rotation"][exposure_row], exposures["extract_shift"][exposure_row], table["extract_position"][rows]
-        )
+        rotation, shift = exposures["extract_rotation"][exposure_row], exposures["extract_shift"][exposure_row]
+        centre, _ = project(rotation, shift, table["extract_position"][rows])
         if not np.isfinite(images).all():
             bad = rows[np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))[0]]
             raise InputError(f"{table['stack'][bad]}: has pixels that are not numbers; leave particle {table['name'][bad]} out")
@@ -230,7 +229,7 @@ def stack_slices(dataset: Dataset, particle: int, images: int) -> Optional[NDArr
 def check_pixel(stack: MrcStack, pixel: float, what: str) -> None:
     """Raise InputError where a header's pixel size contradicts the star's. Headers often say 0 or 1 for "not set"."""
     if stack.pixel not in (0.0, 1.0) and abs(stack.pixel - pixel) > PIXEL_TOLERANCE * pixel:
-        raise InputError(f"{stack.path}: pixel size {stack.pixel:g} A in its header, {pixel:g} A in the star of {what}; mend one")
+        raise InputError(f"{stack.path}: pixel size {stack.pixel:g} A in its header, {pixel:g} A for {what}; mend one")
 
 
 def _robust_statistics(image: NDArray) -> Tuple[float, float]:

@@ -48,7 +48,8 @@ def has_alignment(stack: PathLike) -> bool:
 def read_alignment(stack: PathLike) -> Alignment:
     """The alignment beside a raw stack ``BASE.mrc`` (or ``.st``): BASE.xf, BASE.tlt, BASE.xtilt, tilt.com and newst.com.
 
-    The .xtilt and the command files may be missing. Raises InputError for files that are missing, wrong or of different lengths.
+    The .xtilt and the command files may be missing. Raises InputError for missing or wrong files and for
+    files of different lengths.
     """
     base = os.path.splitext(os.fspath(stack))[0]
     folder = os.path.dirname(base)
@@ -81,7 +82,7 @@ def read_xf(path: PathLike) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
     linear = values[:, :4].reshape(-1, 2, 2)
     flat = np.flatnonzero(~(np.linalg.det(linear) > 1e-6))
     if len(flat):
-        raise InputError(f"{os.fspath(path)}: line {flat[0] + 1}: its matrix is not a rotation or is mirrored; check the alignment")
+        raise InputError(f"{os.fspath(path)}: line {flat[0] + 1}: its matrix is singular or mirrored; check the alignment")
     return linear, values[:, 4:]
 
 
@@ -141,7 +142,7 @@ def write_xf(path: PathLike, linear: ArrayLike, offset: ArrayLike) -> None:
     _write_lines(path, [" ".join(f"{value:14.9f}" for value in row) for row in rows])
 
 
-def write_angles(path: PathLike, angles: Sequence[float]) -> None:
+def write_angles(path: PathLike, angles: ArrayLike) -> None:
     """Write a .tlt, .rawtlt or .xtilt. Raises InputError where the file cannot be written."""
     _write_lines(path, [f"{angle:12.7f}" for angle in np.asarray(angles, dtype=float)])
 

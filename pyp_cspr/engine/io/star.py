@@ -188,7 +188,7 @@ def _parse_single(lines: Sequence[str], number: int, block: StarBlock, name: str
     words = _tokens(lines[number])
     label = words[0][1:]
     if block.columns and block.loop:
-        raise InputError(f"{name}: line {number + 1}: _{label} after the loop_ of data_{block.name}; give it its own data_ block")
+        raise InputError(f"{name}: line {number + 1}: _{label} after the loop_ of data_{block.name}; give it its own block")
     if len(words) != 2:
         raise InputError(f"{name}: line {number + 1}: _{label} has {len(words) - 1} values, want one")
     if label in block.columns:
