@@ -20,8 +20,11 @@ from ..core.fourier import gridding_factor
 from .postprocess import Journal, compare_transforms
 
 # Voxels of the transform that hardly any slice touched keep at least this part of their shell's mean weight; their noise would
-# swamp the half maps otherwise.
-LEAST_WEIGHT = 0.02
+# swamp the half maps otherwise. Measured with 2 to 20 particles of +-60 degrees: 0.1 gives the best FSC to the truth (0.63
+# against 0.60 at 0.02 and 0.54 at 0.003, half Nyquist), and costs 0.003 of it without noise. A Wiener filter needs no more than
+# a guard against division by nearly nothing.
+LEAST_WEIGHT = 0.1
+LEAST_WEIGHT_WIENER = 1e-3
 BLOCK_ELEMENTS = 1 << 20
 
 
@@ -32,7 +35,7 @@ class Finalised:
     half1: NDArray[np.float32]  # unfiltered, unmasked
     half2: NDArray[np.float32]
     map: NDArray[np.float32]  # both halves' sums, Wiener-filtered, unmasked
-    sharpened: NDArray[np.float32]  # average of the halves, C_ref, B-factor, low-passed at the resolution
+    sharpened: NDArray[np.float32]  # map with C_ref for its weight, B-factor, low-passed at the resolution
     mask: NDArray[np.float32]
     curves: Dict[str, NDArray[np.float64]]
     pixel: float
@@ -77,17 +80,13 @@ def finalise(
     else:
         filtered = 0.5 * (half1 + half2)
         journal.append({"message": "map: average of the halves, not filtered, because they do not correlate", "value": None})
-    average = spectra[0]
-    average += spectra[1]
-    average *= np.float32(0.5)
-    b_factor, sharpened = _sharpen(average, box, pixel, wiener, compared.power, resolution, sharpen, threads, journal)
+    b_factor, sharpened = _sharpen(filtered, pixel, wiener, compared.power, resolution, sharpen, threads, journal)
     return Finalised(half1, half2, filtered, sharpened, compared.mask, compared.curves, pixel, resolution,
                      compared.resolution_05, b_factor, journal)
 
 
 def _sharpen(
-    average: NDArray,
-    box: int,
+    filtered: NDArray,
     pixel: float,
     wiener: NDArray,
     power: NDArray,
@@ -96,20 +95,23 @@ def _sharpen(
     threads: int,
     journal: Journal,
 ) -> Tuple[Optional[float], NDArray[np.float32]]:
-    """(B-factor or None, map): C_ref times exp(-B k^2 / 4), low-passed at the resolution. Overwrites ``average``."""
+    """(B-factor or None, map): C_ref times exp(-B k^2 / 4), low-passed at the resolution.
+
+    The Wiener map weighs a shell by 2 FSC / (1 + FSC) = C_ref^2, so C_ref is left after one division by it.
+    """
     if not np.isfinite(resolution):
-        return None, shells.inverse(average, box, threads)
+        return None, filtered.copy()
+    box = len(filtered)
     fit = filters.guinier(power, wiener, box, pixel, finest=resolution) if sharpen else None
-    curve = filters.reference_weight(wiener) * filters.low_pass_curve(box, pixel, resolution)
-    curve[0] = 1.0
+    weight = filters.reference_weight(wiener)
+    curve = np.divide(filters.low_pass_curve(box, pixel, resolution), weight, out=np.zeros_like(weight), where=weight > 0.1)
     if fit is not None:
         curve *= filters.b_factor_curve(box, pixel, fit.b_factor)
         journal.append({"message": f"B-factor from shells {fit.shells[0]} to {fit.shells[1]} (10 A to the resolution)",
                         "value": fit.b_factor, "unit": "A^2"})
     elif sharpen:
         journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A holds fewer than 4 shells", "value": None})
-    sharpened = shells.inverse(filters.filter_spectrum(average, box, curve), box, threads, overwrite=True)
-    return (fit.b_factor if fit else None), sharpened
+    return (fit.b_factor if fit else None), filters.radial_filter(filtered, curve, threads)
 
 
 def signal_curve(corrected: NDArray) -> NDArray[np.float64]:
@@ -181,6 +183,7 @@ def _regularisation(
             edge = np.bincount(shell[:, 0], None if values is None else values[:, 0], minlength=count)
             sums_of += 2.0 * here - edge  # x > 0 stands for its mate as well
     mean = total / np.maximum(voxels, 1)
+    least = LEAST_WEIGHT if wiener is None else LEAST_WEIGHT_WIENER
     extra = np.zeros(count)
     keep = np.ones(count)
     if wiener is not None:
@@ -188,7 +191,7 @@ def _regularisation(
         curve = np.interp(place, np.arange(len(wiener)), np.clip(wiener, 0.0, 1.0), right=0.0)
         keep = (curve > 0).astype(float)
         extra = mean * np.divide(1.0 - curve, 2.0 * curve, out=np.zeros(count), where=curve > 0)
-    return tuple(values.astype(np.float32) for values in (LEAST_WEIGHT * mean, extra, keep))  # type: ignore[return-value]
+    return tuple(values.astype(np.float32) for values in (least * mean, extra, keep))  # type: ignore[return-value]
 
 
 def _squares(reach: int) -> NDArray[np.float32]:
