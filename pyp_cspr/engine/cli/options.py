@@ -33,8 +33,6 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mask-diameter", type=float, default=default.mask_diameter, metavar="A",
                        help="soft circular mask on the crops; 0: none (%(default)s)")
     group.add_argument("--no-dose-weighting", dest="dose_weighting", action="store_false", help="all doses weigh the same")
-    group.add_argument("--no-noise-weighting", dest="noise_weighting", action="store_false",
-                       help="do not divide by the noise power of each exposure")
     group.add_argument("--seed", type=int, default=default.seed, help="for everything random (%(default)s)")
     group = parser.add_argument_group("run")
     group.add_argument("--tasks-per-chunk", type=int, default=1, metavar="N", help="series in a chunk (%(default)s)")
@@ -42,7 +40,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> ReconstructSettings:
-    names = ("box", "pixel", "symmetry", "padding", "mask_diameter", "dose_weighting", "noise_weighting", "seed")
+    names = ("box", "pixel", "symmetry", "padding", "mask_diameter", "dose_weighting", "seed")
     return ReconstructSettings.from_dict({name: getattr(args, name) for name in names}, "options")
 
 

@@ -55,7 +55,6 @@ class ReconstructSettings(Settings):
     symmetry: str = "C1"
     padding: float = 1.5  # Fourier oversampling of the accumulators
     dose_weighting: bool = True  # Grant and Grigorieff 2015 with the doses of the exposures
-    noise_weighting: bool = True  # divide by the noise power of each exposure, shell by shell
     mask_diameter: float = 0.0  # angstrom; soft circle on the crops before the transform; 0: none
     seed: int = 1
 

@@ -162,8 +162,7 @@ def _particle_scores(
                 continue
             view = ExposureView(dataset, series, int(exposure), images, crop_grid, settings, ChunkJournal(), threads)
             where = particles[rows], u[rows, column], depth[rows, column]
-            power = view.noise_power(*where)
-            data, weight, good = view.weighted(*where, power)
+            data, weight, good = view.weighted(*where)
             data[~good], weight[~good] = 0, 0
             # |X|^2 / s^2, from D = a C X / s^2, is the power of what the model is compared with.
             model_free = np.abs(data) ** 2 / np.maximum(weight, 1e-12 * weight.max(initial=1e-30))

@@ -89,18 +89,17 @@ def _insert_series(
         if not len(rows):
             continue
         view = ExposureView(dataset, series, int(exposure), images, crop_grid, settings, journal, threads)
-        power = view.noise_power(particles[rows], u[rows, column], depth[rows, column])
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            _insert_batch(view, particles[part], u[part, column], depth[part, column], power, sums)
+            _insert_batch(view, particles[part], u[part, column], depth[part, column], sums)
             progress(len(part))
 
 
 def _insert_batch(
-    view: ExposureView, particles: NDArray, u: NDArray, depth: NDArray, power: NDArray, sums: Tuple[Accumulator, ...]
+    view: ExposureView, particles: NDArray, u: NDArray, depth: NDArray, sums: Tuple[Accumulator, ...]
 ) -> None:
     """Each projection goes into the sum of its particle's half-set, times the particle's weight."""
-    data, weights, good = view.weighted(particles, u, depth, power)
+    data, weights, good = view.weighted(particles, u, depth)
     rotations = view.orientations(particles)
     table, journal = view.dataset.particles, view.journal
     factor = table["weight"][particles].astype(np.float32)

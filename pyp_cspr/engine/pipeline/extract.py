@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from ..core.band import Band, make_band
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.fourier import crops_to_coefficients
-from ..core.weighting import ctf_values, dose_amplitude, weigh
+from ..core.weighting import dose_amplitude, weigh
 from ..io.images import SeriesImages
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
 
-NOISE_SAMPLE = 256  # crops of an exposure from which its noise spectrum is measured
 LEAST_INSIDE = 0.75  # a crop with less of its area inside the image is not used
 
 
@@ -102,45 +101,21 @@ class ExposureView:
             coefficients = crops_to_coefficients(crops, self.grid.band, self.grid.factor, self.threads)
         return coefficients, u - centre, inside
 
-    def noise_power(self, particles: NDArray, u: NDArray, depth: NDArray) -> NDArray[np.float64]:
-        """(shells,) mean power of the crops, from a fixed sample of the exposure's particles; ones where not asked for.
-
-        The signal of single projections is far below their noise, so this is the noise. Of premultiplied stacks the power
-        is divided by the mean C^2 of the shell, which gives the noise before multiplication.
-        """
-        shell = self.grid.band.shell
-        if not self.settings.noise_weighting:
-            return np.ones(len(self.amplitude))
-        sample = np.unique(np.linspace(0, len(particles) - 1, min(len(particles), NOISE_SAMPLE)).astype(int))
-        coefficients, _, inside = self._coefficients(particles[sample], u[sample])
-        good = inside >= LEAST_INSIDE
-        if not good.any():
-            return np.ones(len(self.amplitude))
-        count = np.bincount(shell, minlength=len(self.amplitude))
-        power = np.bincount(shell, (np.abs(coefficients[good]) ** 2).mean(axis=0), minlength=len(count)) / np.maximum(count, 1)
-        if self.premultiplied:
-            ctf = ctf_values(self.grid.band, self.grid.field, self._defocus(depth[sample][good]), self._phases(good.sum()),
-                             self.wavelength, self.cs)
-            squared = np.bincount(shell, (ctf**2).mean(axis=0), minlength=len(count)) / np.maximum(count, 1)
-            power = power / np.maximum(squared, 1e-3)
-        power[count == 0] = power[count > 0][0]
-        smooth = np.convolve(np.pad(power, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
-        return np.maximum(smooth, 1e-6 * smooth.max())
-
     def _phases(self, count: int) -> NDArray[np.float64]:
         return np.full(count, self.phase)
 
     def weighted(
-        self, particles: NDArray, u: NDArray, depth: NDArray, power: NDArray
+        self, particles: NDArray, u: NDArray, depth: NDArray
     ) -> Tuple[NDArray[np.complex64], NDArray[np.float32], NDArray[np.bool_]]:
-        """D = a C X / s^2 ``(B, n)``, W = a^2 C^2 / s^2 ``(B, n)``, and which projections lie inside the image ``(B,)``.
+        """D = a C X ``(B, n)``, W = a^2 C^2 ``(B, n)``, and which projections lie inside the image ``(B,)``.
 
-        ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom; ``power`` from ``noise_power``.
+        ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom. The noise power is taken as 1: images are normalised to that, and a
+        noise spectrum only helps together with the signal's amplitude in it, which a reconstruction does not know.
         """
         coefficients, residual, inside = self._coefficients(particles, u)
         with stage(self.journal, "weigh"):
             weight = weigh(coefficients, self.grid.band, self.grid.field, residual, self._defocus(depth),
-                           self._phases(len(depth)), self.wavelength, self.cs, self.amplitude, power, self.premultiplied,
+                           self._phases(len(depth)), self.wavelength, self.cs, self.amplitude, np.ones(len(self.amplitude)), self.premultiplied,
                            self.threads)
         return coefficients, weight, inside >= LEAST_INSIDE
 
