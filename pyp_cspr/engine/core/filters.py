@@ -112,10 +112,10 @@ def soft_mask(
 
     The map is low-passed to ``resolution`` (default: the coarsest of 15 A and 4 pixels) and binned to suit; inside the largest
     sphere, the threshold of Otsu (1979) splits particle from background; the component with most density above it stays, its
-    holes are filled, it is grown by ``extend`` (default: the larger of 1.5 pixels and a third of ``resolution``, angstrom) and
-    gets a cosine edge of ``edge`` (default: the larger of 3 pixels and half of ``resolution``). The threshold must separate:
-    the component must hold 0.3 to 60 % of the sphere and stand 4 standard deviations of what is outside above it. Otherwise the
-    mask is a soft sphere, and ``reason`` says why. It is never empty.
+    holes are filled, it is grown by ``extend`` (default: the larger of 1 pixel and 5 A) and gets a cosine edge of ``edge``
+    (default: the larger of 3 pixels and 15 A). The component must hold 0.3 to 60 % of the sphere and stand 4 standard
+    deviations of what is outside above it; while it does not, the low-pass is made coarser, up to a quarter of the box. If
+    none will do, the mask is a soft sphere, and ``reason`` says why. It is never empty.
     """
     return soft_mask_of_spectrum(transform(volume, threads), volume.shape[0], pixel, resolution, extend, edge, threads)
 
@@ -130,17 +130,20 @@ def soft_mask_of_spectrum(
     threads: int = 1,
 ) -> Mask:
     """``soft_mask`` of a map given as half transform (see ``fsc.transform``)."""
-    resolution = max(15.0, 4.0 * pixel) if resolution is None else resolution
-    resolution = min(resolution, box * pixel / 4)
-    extend = max(1.5 * pixel, resolution / 3) if extend is None else extend
-    edge = max(3.0 * pixel, resolution / 2) if edge is None else edge
     field = box * pixel
-    small = min(box, max(32, 2 * int(np.ceil(1.75 * field / resolution))))  # 3.5 pixels to the resolution
+    start = min(max(15.0, 4.0 * pixel) if resolution is None else resolution, field / 4)
+    extend = max(pixel, 5.0) if extend is None else extend
+    edge = max(3.0 * pixel, 15.0) if edge is None else edge
+    small = min(box, max(32, 2 * int(np.ceil(1.75 * field / start))))  # 3.5 pixels to the resolution
     if box % 2:
         small = box  # the centres of an odd box and a binned one are not the same point
-    coarse = filter_spectrum(_crop_spectrum(spectrum, box, small), small, low_pass_curve(small, field / small, resolution))
-    component, threshold, reason = _particle(inverse(coarse, small, threads, overwrite=True))
-    if component is None:
+    coarse = _crop_spectrum(spectrum, box, small)
+    for used in np.append(np.arange(start, field / 4, 0.2 * start), field / 4):
+        filtered = filter_spectrum(coarse.copy(), small, low_pass_curve(small, field / small, used))
+        component, threshold, reason = _particle(inverse(filtered, small, threads, overwrite=True))
+        if component is not None:
+            break
+    else:
         fallback = soft_sphere(box, 0.5 * box - max(1.0, edge / pixel) - 1.0, edge / pixel)
         return Mask(fallback, False, f"soft sphere: {reason}", float("nan"), float(fallback.sum(dtype=float)) * pixel**3)
     from scipy.ndimage import distance_transform_edt
@@ -149,7 +152,7 @@ def soft_mask_of_spectrum(
     distance = distance_transform_edt(~component, sampling=field / small).astype(np.float32) - np.float32(0.5 * field / small)
     mask = _cosine_edge(_upsample(distance, box) - np.float32(extend), edge)
     size = float(mask.sum(dtype=float)) * pixel**3
-    return Mask(mask, True, f"map at {resolution:.1f} A, {reason}", threshold, size)
+    return Mask(mask, True, f"map at {used:.1f} A, {reason}", threshold, size)
 
 
 def _crop_spectrum(spectrum: NDArray, box: int, small: int) -> NDArray[np.complex64]:
