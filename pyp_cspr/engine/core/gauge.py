@@ -1,8 +1,11 @@
 """What the images of a tilt series cannot tell: a rigid motion of its whole specimen frame, and of the reference.
 
-A rotation Q and a translation c of a series' frame, R_p -> Q R_p, x_p -> Q x_p + c, T_e -> T_e Q^T, b_e -> b_e - (T_e Q^T c)_xy, leave
-every projection as it is: M = T_e R_p and u = (T_e x_p)_xy + b_e do not change (sentences 9 and 11 of ``engine/conventions.py``).
-Only defocus feels it, through the depth. So must a turn G and a shift d of the reference for all series together:
+A rotation Q and a translation c of a series' frame leave every projection as it is:
+
+    R_p -> Q R_p, x_p -> Q x_p + c, T_e -> T_e Q^T, b_e -> b_e - (T_e Q^T c)_xy
+
+M = T_e R_p and u = (T_e x_p)_xy + b_e do not change (sentences 9 and 11 of ``engine/conventions.py``); only the defocus
+feels it, through the depth. Where the reference itself is free, so are its turn G and shift d, for all series together:
 R_p -> R_p G, x_p -> x_p + R_p d. Two sets of parameters are compared after the motions that bring them closest.
 """
 

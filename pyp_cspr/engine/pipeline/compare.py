@@ -92,7 +92,7 @@ def _match(estimate: Dataset, truth: Dataset) -> List[_Pair]:
         match = np.array([slices.get(int(number), -1) for number in estimate.exposures["slice"][rows]])
         if (match < 0).any():
             number = estimate.exposures["slice"][rows][np.flatnonzero(match < 0)[0]]
-            raise InputError(f"series {name}: tilt image {number + 1} is not in the truth; compare with that sample's truth.star")
+            raise InputError(f"series {name}: tilt image {number + 1} is not in the truth; compare with its own truth.star")
         pairs.append(_Pair(
             _geometry(estimate, mine, rows),
             _geometry(truth, theirs, match),

@@ -28,7 +28,7 @@ def tilt_angles(count: int, largest: float) -> NDArray[np.float64]:
 
 
 def dose_symmetric_order(angles: NDArray) -> NDArray[np.int64]:
-    """0-based acquisition order of each angle: out from the smallest, 0, +, -, -, +, +, - (Hagen 2017, J. Struct. Biol. 197:191)."""
+    """0-based acquisition order of each angle: outwards, 0, +, -, -, +, +, - (Hagen 2017, J. Struct. Biol. 197:191)."""
     rank = np.round(np.abs(angles), 6)
     levels = np.unique(rank)
     sequence: List[int] = []
@@ -65,8 +65,8 @@ def place(
 ) -> NDArray[np.float64]:
     """Up to ``count`` particle positions (A) in a slab, one by one at random; fewer where no more fit in ``TRIES`` tries each.
 
-    Every particle is seen within ``half_field`` (A) of the centre of every tilt image (``rotation`` (n, 3, 3), ``shift`` (n, 2)), is
-    ``min_distance`` from all others, and ``projected_distance`` in every tilt image.
+    Every particle is seen within ``half_field`` (A) of the centre of all images (``rotation`` (n, 3, 3), ``shift`` (n, 2)).
+    It is ``min_distance`` from all others, and ``projected_distance`` in every tilt image.
     """
     upright = rotation[np.argmax(rotation[:, 2, 2])]
     positions = np.empty((count, 3))
@@ -201,7 +201,8 @@ def add_errors(truth: Dataset, settings: SampleSettings) -> Dataset:
         particles["position"] = particles["position"] + rng[1].normal(0.0, settings.position_error, (p, 3))
     if settings.tilt_error or settings.axis_error:
         xtilt, ytilt, zrot = matrix_to_tilt(exposures["rotation"])
-        ytilt, zrot = ytilt + rng[2].normal(0.0, 1.0, n) * settings.tilt_error, zrot + rng[3].normal(0.0, 1.0, n) * settings.axis_error
+        ytilt = ytilt + rng[2].normal(0.0, 1.0, n) * settings.tilt_error
+        zrot = zrot + rng[3].normal(0.0, 1.0, n) * settings.axis_error
         exposures["rotation"] = tilt_to_matrix(xtilt, ytilt, zrot)
     if settings.shift_error:
         exposures["shift"] = exposures["shift"] + rng[4].normal(0.0, settings.shift_error, (n, 2))

@@ -32,9 +32,11 @@ from .truth import write_truth
 
 MARK = "settings.json"
 
+PathLike = Union[str, "os.PathLike[str]"]
+
 
 def make_sample(
-    folder: Union[str, "os.PathLike[str]"], settings: SampleSettings, threads: int = 1,
+    folder: PathLike, settings: SampleSettings, threads: int = 1,
     done: Callable[[int], Any] = lambda count: None, overwrite: bool = False,
 ) -> Dict[str, Any]:
     """Simulate and write; ``done(1)`` after each of the series x tilts images. Returns what was made, for a summary.
@@ -57,8 +59,8 @@ def make_sample(
     truth.exposures["scale"] = signal_scale(truth, settings, np.concatenate(deviations))
     written = add_errors(truth, settings)
     for series, path in enumerate(truth.series["images"].tolist()):
-        rows = written.exposures_of(series)
-        write_alignment(path[: -len(".mrc")], written.exposures["rotation"][rows], written.exposures["shift"][rows], settings.pixel)
+        tilts = written.exposures.take(written.exposures_of(series))
+        write_alignment(path[: -len(".mrc")], tilts["rotation"], tilts["shift"], settings.pixel)
     write_dataset(written, out)
     write_truth(out / "truth.star", truth)
     size = int(truth.series["image_size"][0, 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 from pathlib import Path
-from typing import Any, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ ICE_POTENTIAL = 4.5
 # their part in proportion to the heavy atoms, since at the resolutions of interest they are not seen apart.
 HYDROGEN_FACTOR = 1.24
 SOLVENT_B = 60.0  # A^2; softens the boundary between protein and ice
+DISPLACED = 1.21  # A^3 of ice displaced by a dalton of protein: 0.73 cm^3/g
+HYDROGEN_MASS = 1.075  # a protein's mass over that of its heavy atoms
 
 
 def find_hexon() -> Path:
@@ -54,8 +56,8 @@ def read_model(path: Path) -> Any:
 
     try:
         structure = gemmi.read_structure(str(path))
-    except Exception as error:  # gemmi raises RuntimeError, ValueError, OSError by format
-        raise InputError(f"{path}: not a readable atomic model ({str(error).splitlines()[0]}); give a .pdb or .cif") from None
+    except (RuntimeError, ValueError, OSError, IndexError) as error:  # by format
+        raise InputError(f"{path}: not a readable atomic model ({' '.join(str(error).split())}); give a .pdb or .cif") from None
     if len(structure) == 0 or structure[0].count_atom_sites() == 0:
         raise InputError(f"{path}: holds no atoms; give a .pdb or .cif with coordinates")
     return structure
@@ -120,11 +122,11 @@ def equivalent_chains(model: Any, order: int) -> List[NDArray]:
     """C-alpha (or P) positions of ``order`` chains, the residues that all of them have. Raises InputError without them."""
     tables = []
     for chain in model:
-        found = {}
+        found: Dict[Tuple[str, str, str], List[float]] = {}
         for residue in chain:
             for name in ("CA", "P"):
                 atom = residue.find_atom(name, "*")
-                if atom is not None and name not in found:
+                if atom is not None:
                     found[(str(residue.seqid), residue.name, name)] = atom.pos.tolist()
         if len(found) >= 10:
             tables.append(found)
@@ -138,10 +140,11 @@ def equivalent_chains(model: Any, order: int) -> List[NDArray]:
 
 
 def potential_grid(model: Any, spacing: float) -> Tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """(potential of the atoms in volt, mask of the molecule 0..1, grid spacing in angstrom), both ``(n, n, n)`` as [z, y, x].
+    """(potential of the atoms in volt, ice displaced by the molecule 0..1, grid spacing in angstrom); ``(n, n, n)`` [z, y, x].
 
     The origin of the model is at index n // 2 of each axis. Electron scattering factors of International Tables C 4.3.2.2
-    and the model's B factors (gemmi's DensityCalculatorE).
+    and the model's B factors (gemmi's DensityCalculatorE). The mask of van der Waals radii and a probe holds more than the
+    molecule; it is thinned until it displaces as much ice as the mass does.
     """
     import gemmi
 
@@ -162,8 +165,11 @@ def potential_grid(model: Any, spacing: float) -> Tuple[NDArray[np.float32], NDA
     mask.spacegroup = calculator.grid.spacegroup
     gemmi.SolventMasker(gemmi.AtomicRadiiSet.Cctbx).put_mask_on_float_grid(mask, copy)
     molecule = 1.0 - np.array(mask, copy=True)
-    has_hydrogens = any(site.atom.element.atomic_number == 1 for site in model.all())
+    elements = [(site.atom.element, site.atom.occ) for site in model.all()]
+    has_hydrogens = any(element.atomic_number == 1 for element, _ in elements)
     factor = VOLT_PER_SCATTERING * (1.0 if has_hydrogens else HYDROGEN_FACTOR)
+    mass = sum(element.weight * occupancy for element, occupancy in elements) * (1.0 if has_hydrogens else HYDROGEN_MASS)
+    molecule *= min(1.0, DISPLACED * mass / max(float(molecule.sum()) * spacing**3, 1e-9))
     # gemmi indexes [u, v, w] = [x, y, z]
     return (
         np.ascontiguousarray(atoms.transpose(2, 1, 0) * np.float32(factor)),

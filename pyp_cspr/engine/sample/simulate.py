@@ -38,7 +38,7 @@ class Simulator:
     """Makes the tilt images of a true data set, each by itself, so that the order and the threads do not matter.
 
     An image is N t (1 - 2 C * phi): N = dose pixel^2, t the part of the electrons that the ice lets through unscattered, phi
-    the phase shift by the particles in the weak-phase approximation, C the CTF (sentence 12 of ``engine/conventions.py``), and each
+    the phase shift by the particles in the weak-phase approximation, C the CTF (sentence 12 of ``engine/conventions.py``). Each
     spatial frequency is damped by the dose before the middle of the exposure (Grant and Grigorieff 2015). No particle's
     signal is cut off: it is drawn on a field that holds what the CTF spreads out.
     """
@@ -100,7 +100,7 @@ class Simulator:
         rng = generator(self.settings.seed, series, 5, int(self.truth.exposures["slice"][exposure]))
         counts = rng.poisson(expected)
         if counts.max() > LARGEST_COUNT:
-            raise InputError(f"dose {self.settings.dose:g} e/A^2: {counts.max()} electrons on a pixel do not fit int16; take less")
+            raise InputError(f"dose {self.settings.dose:g} e/A^2: {counts.max()} electrons on a pixel do not fit int16")
         return counts.astype(np.int16)
 
     def images(self, series: int, threads: int, done: Callable[[int], Any]) -> Iterator[NDArray[Any]]:

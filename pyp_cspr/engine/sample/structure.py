@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -24,8 +25,8 @@ MAP_ENDINGS = (".mrc", ".map", ".ccp4", ".rec")
 class Structure:
     """One particle, centred; its potential relative to ice in volt.
 
-    ``lattice`` is its continuous transform (V A^3) at multiples of 1 / (box pixel), ``[kz, ky, kx]``, faded out round the Nyquist
-    frequency of ``pixel``; ``radius`` (A) holds all of it but that fading's faint rings.
+    ``lattice`` is its continuous transform (V A^3) at multiples of 1 / (box pixel), ``[kz, ky, kx]``, faded out round the
+    Nyquist frequency of ``pixel``; ``radius`` (A) holds all of it but that fading's faint rings.
     """
 
     name: str
@@ -67,7 +68,7 @@ def load_structure(source: str, box: int, pixel: float, symmetry: str = "C1") ->
     raise InputError(f"{path}: neither a model ({' '.join(MODEL_ENDINGS[:4])}) nor a map ({' '.join(MAP_ENDINGS)})")
 
 
-def _from_model(name: str, model: "atomic.Any", box: int, pixel: float, symmetry: str) -> Structure:
+def _from_model(name: str, model: Any, box: int, pixel: float, symmetry: str) -> Structure:
     symmetry = symmetry.upper()
     order = int(symmetry[1:]) if symmetry[:1] == "C" and symmetry[1:].isdigit() else 1
     if order > 1:
@@ -82,9 +83,8 @@ def _from_model(name: str, model: "atomic.Any", box: int, pixel: float, symmetry
     lattice = transform_on_lattice(atoms, spacing, 1.0 / edge, size)
     solvent = transform_on_lattice(molecule, spacing, 1.0 / edge, size)
     k2 = _square_frequency(size, edge)
-    return Structure(
-        name, _fade((lattice - atomic.ICE_POTENTIAL * solvent * np.exp(-0.25 * atomic.SOLVENT_B * k2)), k2, pixel), box, pixel, radius
-    )
+    lattice -= atomic.ICE_POTENTIAL * solvent * np.exp(-0.25 * atomic.SOLVENT_B * k2)
+    return Structure(name, _fade(lattice, k2, pixel), box, pixel, radius)
 
 
 def _from_map(path: Path, box: int, pixel: float) -> Structure:
@@ -115,7 +115,7 @@ def _from_map(path: Path, box: int, pixel: float) -> Structure:
 def _check_fit(name: str, radius: float, box: int, pixel: float) -> None:
     need = int(np.ceil(2 * radius / pixel / 0.95 / 2)) * 2
     if need > box:
-        raise InputError(f"{name}: is {2 * radius:.0f} A wide, a box of {box} x {pixel:g} A too small; use --box {need} or more")
+        raise InputError(f"{name}: is {2 * radius:.0f} A wide, more than {box} x {pixel:g} A; use --box {need} or more")
 
 
 def _fine_size(box: int) -> int:

@@ -25,10 +25,10 @@ def frequencies(n: int) -> NDArray[np.int64]:
     return np.arange(n) - n // 2
 
 
-def transform_on_lattice(map_: NDArray, pixel: float, spacing: float, n: int) -> NDArray[np.complex128]:
+def transform_on_lattice(map_: NDArray, pixel: float, spacing: float, n: int) -> NDArray[np.complex64]:
     """Continuous transform of a map at the n^3 frequencies (i, j, k) * spacing, -n/2 <= i, j, k < n/2, ``[kz, ky, kx]``.
 
-    ``map_`` [z, y, x] has its origin at index size // 2 of each axis; ``pixel`` in angstrom, ``spacing`` in 1/angstrom, and both are
+    ``map_`` [z, y, x] has its origin at index size // 2 of each axis; ``pixel`` in angstrom, ``spacing`` in 1/angstrom, both
     arbitrary: it is a plain sum, taken one axis at a time. Frequencies that the map does not resolve are 0.
     """
     result = np.asarray(map_, dtype=np.complex64)
@@ -39,11 +39,12 @@ def transform_on_lattice(map_: NDArray, pixel: float, spacing: float, n: int) ->
         result = np.moveaxis(result @ kernel, 2, 0)
     # x came first, then y, then z: the axes are [kz, ky, kx] again
     square = index[:, None, None] ** 2 + index[None, :, None] ** 2 + index[None, None, :] ** 2
-    return np.where(square * spacing**2 <= (0.5 / pixel) ** 2, result, 0.0) * pixel**3
+    known = square * spacing**2 <= (0.5 / pixel) ** 2
+    return np.asarray(result * known * pixel**3, dtype=np.complex64)
 
 
 def lattice_to_map(lattice: NDArray, edge: float, n: int) -> NDArray[np.float32]:
-    """Real map ``(n, n, n)`` of a field of ``edge`` angstrom from its transform on the lattice 1/edge (``transform_on_lattice``)."""
+    """Real map ``(n, n, n)`` of a field of ``edge`` angstrom from its transform at multiples of 1/edge."""
     size = lattice.shape[0]
     low = size // 2 - n // 2
     if low < 0:
@@ -67,9 +68,9 @@ class Transform:
         n = map_.shape[0]
         size = OVERSAMPLING * n
         self.edge = size * pixel  # grid points are 1 / edge apart
-        self.radius = min(limit * self.edge, size / 2 - 1.0)
+        self.radius = min(limit * self.edge, size / 2)
         beta = np.pi * np.sqrt((WIDTH / OVERSAMPLING) ** 2 * (OVERSAMPLING - 0.5) ** 2 - 0.8)
-        # The window exp-type I0(beta sqrt(1 - (2 t / W)^2)) has the transform W sinh(b) / b, b = sqrt(beta^2 - (pi W x)^2).
+        # The window I0(beta sqrt(1 - (2 t / W)^2)) has the transform W sinh(b) / b, b = sqrt(beta^2 - (pi W x)^2).
         x = frequencies(n) / size
         b = np.sqrt(np.maximum(beta**2 - (np.pi * WIDTH * x) ** 2, 1e-12))
         window = WIDTH * np.sinh(b) / b
@@ -81,10 +82,14 @@ class Transform:
         reach = int(np.ceil(self.radius)) + WIDTH // 2 + 1
         self._offset_z, self._offset_x = reach, WIDTH // 2
         index = np.arange(-reach, reach + 1)
-        columns = np.arange(-self._offset_x, reach + 1)
-        right = half[np.ix_(index % size, index % size, columns[self._offset_x :] % size)]
-        left = np.conj(half[np.ix_(-index % size, -index % size, -columns[: self._offset_x])])
-        self._grid = np.ascontiguousarray(np.concatenate([left, right], axis=2) * pixel**3, dtype=np.complex64)
+        columns = np.arange(-self._offset_x, reach + 1) % size
+        grid = np.empty((len(index), len(index), len(columns)), np.complex64)
+        for i, column in enumerate(columns):
+            if column <= size // 2:
+                grid[:, :, i] = half[:, :, column][np.ix_(index % size, index % size)]
+            else:  # the conjugate of the mate
+                grid[:, :, i] = np.conj(half[:, :, size - column][np.ix_(-index % size, -index % size)])
+        self._grid = grid * np.float32(pixel**3)
         fraction = np.arange(TABLE + 1) / TABLE
         distance = (np.arange(WIDTH) - (WIDTH // 2 - 1))[:, None] - fraction[None, :]
         self._table = np.i0(beta * np.sqrt(np.maximum(1.0 - (2.0 * distance / WIDTH) ** 2, 0.0))).astype(np.float32)

@@ -1,7 +1,7 @@
 """The truth of a sample data set, ``truth.star``: what was simulated, never what a program should read to reconstruct.
 
-Three blocks, ``cspr_series``, ``cspr_exposures`` and ``cspr_particles``: every column of ``model/tables.py`` by its own name, in
-its own unit, with a suffix where a value has parts:
+Three blocks, ``cspr_series``, ``cspr_exposures`` and ``cspr_particles``: every column of ``model/tables.py`` by its own name,
+in its own unit, with a suffix where a value has parts:
 
 - vectors: X, Y (and Z); defocus: U, V, Angle
 - matrices: Rot, Tilt, Psi in degrees, the angles of sentence 5 of ``engine/conventions.py``, of the matrix as it is. (T_e is
@@ -48,7 +48,7 @@ def read_truth(path: PathLike) -> Dataset:
             raise InputError(f"{path}: no data_{name}; give the truth.star that cspr sample wrote")
     general = blocks["cspr_general"]
     if int(general.integers("csprVersion")[0]) != VERSION:
-        raise InputError(f"{path}: version {general.single('csprVersion')}, this program reads {VERSION}; make the sample again")
+        raise InputError(f"{path}: version {general.single('csprVersion')}, want {VERSION}; make the sample again")
     series = _to_table(SERIES, blocks["cspr_series"])
     exposures = _to_table(EXPOSURES, blocks["cspr_exposures"])
     particles = _to_table(PARTICLES, blocks["cspr_particles"])
