@@ -21,8 +21,6 @@ import numpy as np
 # No "ninf" and no "nnan": checks for NaN must survive.
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 
-prange = numba.prange
-
 
 def jit(function: Optional[Callable] = None, **options: Any) -> Any:
     """Decorator of every kernel: ``numba.njit`` without the lock, with the project's fast-math set and cache.
@@ -100,15 +98,14 @@ def run_ranges(call: Callable[[int, int], Any], count: int, threads: int = 1, pi
 
 
 def set_threads(threads: int) -> int:
-    """Limit the threads of BLAS and of numba to ``threads``, at most the cores there are; returns the number in force.
+    """Limit the threads of BLAS and its like to ``threads``, at most the cores there are; returns the number in force.
 
-    The kernels take their own ``threads`` argument; this keeps libraries below them from adding theirs.
+    The kernels take their own ``threads`` argument; this keeps the libraries below them from adding theirs.
     """
     from threadpoolctl import threadpool_limits
 
     threads = max(1, min(int(threads), available_threads()))
     threadpool_limits(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     return threads
 
 

@@ -66,8 +66,8 @@ def half_extent(box: int, padding: float, radius: float) -> int:
 
 
 def gridding_factor(box: int, padded: int) -> NDArray[np.float64]:
-    """``(box,)`` sinc^2((i - box // 2) / padded): what trilinear interpolation on the padded grid does along one axis of a map."""
-    return np.sinc((np.arange(box) - box // 2) / padded) ** 2
+    """``(box,)`` sinc^2((i - box // 2) / padded): what trilinear interpolation multiplies a map with along one axis."""
+    return np.asarray(np.sinc((np.arange(box) - box // 2) / padded) ** 2, dtype=np.float64)
 
 
 def correct_gridding(volume: NDArray, padded: int) -> NDArray[np.float32]:

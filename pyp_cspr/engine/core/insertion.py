@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import Optional, Tuple
 
 import numpy as np
@@ -128,14 +129,8 @@ class Accumulator:
         run_ranges(write, count, threads)
         blocks = -(-slabs // _SLABS_PER_BLOCK)
         for parity in range(2):
-            run_ranges(
-                lambda start, stop, parity=parity: kernels.deposit(
-                    records, first, self._sums, parity, _SLABS_PER_BLOCK, start, stop
-                ),
-                (blocks + 1 - parity) // 2,
-                threads,
-                pieces_per_thread=4,
-            )
+            deposit = partial(kernels.deposit, records, first, self._sums, parity, _SLABS_PER_BLOCK)
+            run_ranges(deposit, (blocks + 1 - parity) // 2, threads, pieces_per_thread=4)
 
     def add(self, other: Accumulator) -> None:
         """Add the sums of another accumulator of the same box, padding and radius; ValueError for any other."""
@@ -159,12 +154,7 @@ class Accumulator:
         complete_plane(source.view(_NUMBERS)["numerator"][..., 0])
         complete_plane(source.view(_NUMBERS)["denominator"][..., 0])
         target = np.zeros_like(source)
-        run_ranges(
-            lambda start, stop: kernels.add_turned(source, target, group, self.extent, start, stop),
-            len(target),
-            threads,
-            pieces_per_thread=4,
-        )
+        run_ranges(partial(kernels.add_turned, source, target, group, self.extent), len(target), threads, pieces_per_thread=4)
         target[:, :, 0] *= 0.5  # completing it again restores it
         self._sums = target
 
@@ -180,7 +170,7 @@ class Accumulator:
     def from_arrays(
         cls, box: int, padding: float, radius: float, numerator: NDArray, denominator: NDArray
     ) -> Accumulator:
-        """The inverse of ``to_arrays``. Raises ValueError where the arrays have other shapes than box, padding and radius say."""
+        """The inverse of ``to_arrays``. Raises ValueError where the shapes are not what box, padding and radius say."""
         accumulator = cls(box, padding, radius)
         if numerator.shape != accumulator.numerator.shape or denominator.shape != numerator.shape:
             raise ValueError(

@@ -1,7 +1,8 @@
 """Kernels of ``insertion.py``: sort samples into slabs of the half cube, and add each slab's samples to the sums.
 
-A sample is a record of six float32: x, y (indices in the half cube), the fraction of z above its slab, and the real part, imaginary
-part and weight. A slab is what lies between two z planes. Indices are unsigned so that no negative ones are looked for.
+A sample is a record of six float32: x, y (indices in the half cube), the fraction of z above its slab, and the real part,
+imaginary part and weight. A slab is what lies between two z planes. Indices are unsigned so that no negative ones are looked
+for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ CHUNK = 512  # samples whose coordinates are computed at once
 
 @jit
 def count_slabs(rotations, kx, ky, centre, counts, slab, start, stop):
-    """counts[b, s] = samples of image b in slab s. ``rotations`` (B, 2, 3) float32 take (kx, ky) to grid units; ``slab`` (n,) is scratch."""
+    """counts[b, s] = samples of image b in slab s.
+
+    ``rotations`` (B, 2, 3) float32 take (kx, ky) to grid units; ``slab`` (n,) int32 is scratch.
+    """
     for b in range(start, stop):
         x0, x1 = rotations[b, 0, 0], rotations[b, 1, 0]
         z0, z1 = rotations[b, 0, 2], rotations[b, 1, 2]
@@ -43,7 +47,10 @@ def place_slabs(counts, first):
 
 @jit
 def write_records(rotations, kx, ky, centre, data, weight, counts, scratch, records, start, stop):
-    """Write the samples of images start to stop where ``counts`` says; one with x < 0 as its Friedel mate. ``scratch`` (4, CHUNK)."""
+    """Write the samples of images start to stop where ``counts`` says, those with x < 0 as their Friedel mates.
+
+    ``scratch`` is (4, CHUNK) float32.
+    """
     one = np.float32(1.0)
     for b in range(start, stop):
         x0, x1 = rotations[b, 0, 0], rotations[b, 1, 0]
@@ -77,7 +84,7 @@ def write_records(rotations, kx, ky, centre, data, weight, counts, scratch, reco
 
 @jit
 def deposit(records, first, sums, parity, slabs_per_block, start, stop):
-    """Add the records of the slab blocks 2 i + parity, i from start to stop, to ``sums`` (z, y, x, 3), to eight neighbours each.
+    """Add the records of the slab blocks 2 i + parity, i from start to stop, to eight neighbours each in ``sums`` (z, y, x, 3).
 
     Blocks of one parity share no plane, so they may run at once; which thread runs one does not change a sum.
     """

@@ -16,9 +16,9 @@ from .insertion import check_rotations
 class Reference:
     """A map's transform, ready for slices; shared by threads, never written.
 
-    ``volume`` (N, N, N), N even; ``padding`` is the Fourier oversampling; ``radius`` (unpadded Fourier pixels, default N / 2 - 1)
-    is as far as slices may reach: a smaller one keeps less in memory. The map is divided by sinc^2 first, which trilinear
-    interpolation multiplies it with; ``correct`` False leaves that out. Raises ValueError where these do not fit.
+    ``volume`` (N, N, N), N even; ``padding`` is the Fourier oversampling; ``radius`` (unpadded Fourier pixels, default
+    N / 2 - 1) is as far as slices may reach: a smaller one keeps less in memory. The map is divided by sinc^2 first, which
+    trilinear interpolation multiplies it with; ``correct`` False leaves that out. Raises ValueError where these do not fit.
     """
 
     def __init__(
@@ -32,7 +32,8 @@ class Reference:
         box = len(volume)
         radius = box / 2 - 1 if radius is None else float(radius)
         if volume.shape != (box,) * 3 or box % 2 or padding < 1 or not 0 < radius <= box / 2 - 1:
-            raise ValueError(f"map {volume.shape}, padding {padding}, radius {radius}: want an even cube, padding >= 1, radius < box / 2")
+            what = f"map {volume.shape}, padding {padding}, radius {radius}"
+            raise ValueError(f"{what}: want an even cube, padding >= 1, radius < box / 2")
         self.box = box
         self.radius = radius
         self.padded = padded_box(box, padding)

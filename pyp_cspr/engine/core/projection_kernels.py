@@ -11,9 +11,10 @@ CHUNK = 512  # samples whose coordinates are computed at once
 
 @jit
 def take_slices(cube, rotations, kx, ky, out, scratch, start, stop):
-    """out[b, j] = cube at rotations_b^T (kx, ky). ``cube`` (z, y, x) and ``out`` are complex64 seen as float32 (last axis doubled).
+    """out[b, j] = cube at rotations_b^T (kx, ky); the conjugate of the Friedel mate where x < 0.
 
-    ``rotations`` (B, 2, 3) float32 take (kx, ky) to grid units; ``scratch`` (4, CHUNK). x < 0 gives the conjugate of the mate.
+    ``cube`` (z, y, x) and ``out`` (B, n) are complex64 seen as float32, the last axis doubled; ``rotations`` (B, 2, 3) float32
+    take (kx, ky) to grid units; ``scratch`` is (4, CHUNK) float32.
     """
     one = np.float32(1.0)
     flat = cube.reshape(cube.size)

@@ -59,7 +59,8 @@ def _generators(name: str) -> Sequence[Axis]:
         return _POLYHEDRAL[name]
     match = re.fullmatch(r"([CD])([0-9]+)", name)
     if match is None or not 1 <= int(match.group(2)) <= _LARGEST_FOLD:
-        raise ValueError(f"unknown point group {name!r}; known: C1 to C{_LARGEST_FOLD}, D1 to D{_LARGEST_FOLD}, T, O, I, I1 to I4")
+        known = f"C1 to C{_LARGEST_FOLD}, D1 to D{_LARGEST_FOLD}, T, O, I, I1, I2, I3, I4"
+        raise ValueError(f"unknown point group {name!r}; known: {known}")
     main: Axis = (int(match.group(2)), (0.0, 0.0, 1.0))
     return (main,) if match.group(1) == "C" else (main, (2, (1.0, 0.0, 0.0)))
 

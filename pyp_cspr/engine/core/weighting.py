@@ -18,8 +18,9 @@ from .band import Band
 def dose_amplitude(k: ArrayLike, dose_before: ArrayLike, dose: ArrayLike, voltage: float) -> NDArray[np.float64]:
     """Signal amplitude left at the middle of an exposure: exp(-(dose_before + dose / 2) / (2 Nc(k))).
 
-    ``k`` in 1/angstrom, doses in e/A^2, ``voltage`` in kV; shapes broadcast. Nc = 0.24499 k^-1.6649 + 2.8141 at 300 kV and 0.8 of it at
-    200 kV (Grant and Grigorieff 2015, eLife 4:e06980), linear in the voltage between and beyond. 1 at k = 0.
+    ``k`` in 1/angstrom, doses in e/A^2, ``voltage`` in kV; shapes broadcast. Nc = 0.24499 k^-1.6649 + 2.8141 at 300 kV and 0.8
+    of it at 200 kV (Grant and Grigorieff 2015, eLife 4:e06980), linear in the voltage between and beyond, but at least 0.4
+    of it. 1 at k = 0.
     """
     k = np.asarray(k, dtype=np.float64)
     positive = k > 0
@@ -68,9 +69,9 @@ def weigh(
 ) -> NDArray[np.float32]:
     """Turn X into D in place and return W, ``(B, len(band))``.
 
-    ``coefficients`` (B, len(band)) X, or C X where ``premultiplied``; ``residual`` ``(B, 2)`` r in angstrom; ``amplitude`` a and ``power``
-    s^2 by shell, each ``(n_shells,)`` or ``(B, n_shells)`` with n_shells > the band's last shell. The others as in ``ctf_values``.
-    Raises ValueError for shapes that do not fit and for noise power that is not above 0.
+    ``coefficients`` (B, len(band)) X, or C X where ``premultiplied``; ``residual`` ``(B, 2)`` r in angstrom; ``amplitude`` a
+    and ``power`` s^2 by shell, each ``(n_shells,)`` or ``(B, n_shells)`` with n_shells > the band's last shell. The others as
+    in ``ctf_values``. Raises ValueError for shapes that do not fit and for noise power that is not above 0.
     """
     from . import weighting_kernels as kernels
 
@@ -83,7 +84,8 @@ def weigh(
         raise ValueError(f"residual has the shape {moved.shape}, want {(count, 2)}")
     signal, noise = np.atleast_2d(np.asarray(amplitude, float)), np.atleast_2d(np.asarray(power, float))
     if min(signal.shape[1], noise.shape[1]) <= band.shell[-1] or not {len(signal), len(noise)} <= {1, count}:
-        raise ValueError(f"amplitude {signal.shape} and power {noise.shape} do not fit {count} images of {band.shell[-1] + 1} shells")
+        want = f"{count} images of {int(band.shell[-1]) + 1} shells"
+        raise ValueError(f"amplitude {signal.shape} and power {noise.shape} do not fit {want}")
     used = slice(1, int(band.shell[-1]) + 1)  # shell 0 has no coefficient
     if not (noise[:, used] > 0).all():
         raise ValueError("the noise power must be above 0 in every shell")

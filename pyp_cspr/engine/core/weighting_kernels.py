@@ -28,7 +28,7 @@ def sine_of_turns(turns):
 
 @jit
 def fill_ctf(out, kx, ky, form, constant, quartic, start, stop):
-    """out[b, j] = sin(2 pi (form_b(k) + constant_b - quartic |k|^4)); ``form`` (B, 3) and ``constant`` (B,) in turns, float64."""
+    """out[b, j] = sin(2 pi (form_b(k) + constant_b - quartic |k|^4)); ``form`` (B, 3), ``constant`` (B,) float64, in turns."""
     for b in range(start, stop):
         axx, axy, ayy, offset = form[b, 0], 2.0 * form[b, 1], form[b, 2], constant[b]
         for j in range(kx.size):
@@ -42,8 +42,8 @@ def fill_ctf(out, kx, ky, form, constant, quartic, start, stop):
 def weigh(data, weight, kx, ky, form, constant, quartic, residual, to_data, to_weight, premultiplied, start, stop):
     """In place: data X -> D = to_data C X exp(2 pi i k.residual), weight -> W = to_weight C^2.
 
-    ``data`` is complex64 seen as float32 (B, 2 n). ``to_data`` and ``to_weight`` are (1, n) or (B, n); ``residual`` (B, 2) in the
-    unit of 1 / (kx, ky). With ``premultiplied`` the data hold C X already.
+    ``data`` is complex64 seen as float32 (B, 2 n). ``to_data`` and ``to_weight`` are (1, n) or (B, n); ``residual`` (B, 2) has
+    the unit of 1 / kx. With ``premultiplied`` the data hold C X already.
     """
     one = np.float32(1.0)
     for b in range(start, stop):
