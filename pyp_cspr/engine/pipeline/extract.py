@@ -114,9 +114,10 @@ class ExposureView:
         """
         coefficients, residual, inside = self._coefficients(particles, u)
         with stage(self.journal, "weigh"):
-            weight = weigh(coefficients, self.grid.band, self.grid.field, residual, self._defocus(depth),
-                           self._phases(len(depth)), self.wavelength, self.cs, self.amplitude, np.ones(len(self.amplitude)), self.premultiplied,
-                           self.threads)
+            weight = weigh(
+                coefficients, self.grid.band, self.grid.field, residual, self._defocus(depth), self._phases(len(depth)),
+                self.wavelength, self.cs, self.amplitude, np.ones(len(self.amplitude)), self.premultiplied, self.threads,
+            )
         return coefficients, weight, inside >= LEAST_INSIDE
 
     def orientations(self, particles: NDArray) -> NDArray[np.float64]:
