@@ -20,6 +20,7 @@ Crops = Tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]
 PIXEL_TOLERANCE = 0.01  # relative: pixel sizes further apart contradict each other
 BLOCK_PIXELS = 32_768  # of a statistics block: float64, it stays in the processor's cache
 OUTLIER = 8.0  # standard deviations: X-rays and hot pixels, beyond what 10^8 pixels of noise reach
+MOST_OUTLIERS = 1e-4  # of the pixels
 CLIP_ROUNDS = 4
 STACK_CACHE_BYTES = 128 * 1024**2  # of extracted stacks, held whole so that each file is opened once and not once per tilt
 
@@ -233,19 +234,26 @@ def check_pixel(stack: MrcStack, pixel: float, what: str) -> None:
 
 
 def _robust_statistics(image: NDArray) -> Tuple[float, float]:
-    """Mean and standard deviation of what lies within OUTLIER deviations, summed in float64 block by block."""
-    low, high = -np.inf, np.inf
-    mean, deviation, seen_low, seen_high = _moments(image, low, high)
+    """Mean and standard deviation, summed in float64 block by block, without the few pixels beyond OUTLIER deviations.
+
+    Where more than MOST_OUTLIERS of the pixels are beyond, they are the image (bright particles on an empty background, say)
+    and all are kept.
+    """
+    mean, deviation, _, least, largest = _moments(image, -np.inf, np.inf)
+    allowed = max(2, int(MOST_OUTLIERS * image.size))
     for _ in range(CLIP_ROUNDS):
         low, high = mean - OUTLIER * deviation, mean + OUTLIER * deviation
-        if not np.isfinite(mean) or (seen_low >= low and seen_high <= high):
+        if not np.isfinite(mean) or (least >= low and largest <= high):
             break
-        mean, deviation, seen_low, seen_high = _moments(image, low, high)
+        clipped = _moments(image, low, high)
+        if image.size - clipped[2] > allowed:
+            break
+        mean, deviation, _, least, largest = clipped
     return mean, deviation
 
 
-def _moments(image: NDArray, low: float, high: float) -> Tuple[float, float, float, float]:
-    """(mean, standard deviation, least, largest) of the pixels from ``low`` to ``high``."""
+def _moments(image: NDArray, low: float, high: float) -> Tuple[float, float, int, float, float]:
+    """(mean, standard deviation, count of the pixels from ``low`` to ``high``; least, largest of them)."""
     rows = max(1, BLOCK_PIXELS // image.shape[1])
     start = float(np.mean(image[:rows], dtype=np.float64))  # sums about it lose no digits
     if not np.isfinite(start):
@@ -264,6 +272,6 @@ def _moments(image: NDArray, low: float, high: float) -> Tuple[float, float, flo
         total += float(block.sum())
         square += float(np.vdot(block, block))
     if not count:
-        return float("nan"), float("nan"), least, largest
+        return float("nan"), float("nan"), 0, least, largest
     mean = total / count
-    return start + mean, float(np.sqrt(max(square / count - mean * mean, 0.0))), least, largest
+    return start + mean, float(np.sqrt(max(square / count - mean * mean, 0.0))), count, least, largest

@@ -6,6 +6,7 @@ file must be refused before anything is computed from it.
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import warnings
@@ -16,6 +17,7 @@ from typing import Any, Callable, Iterable, Tuple, Union
 import mrcfile
 import numpy as np
 from mrcfile import utils as mrc_utils
+from mrcfile.mrcinterpreter import MrcInterpreter
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -56,7 +58,7 @@ def open_stack(path: PathLike) -> MrcStack:
     its header says.
     """
     name = os.fspath(path)
-    header = _read_header(name)
+    header, extended = _read_header(name)
     nx, ny, n = int(header.nx), int(header.ny), int(header.nz)
     if not all(0 < size <= LARGEST_AXIS for size in (nx, ny, n)):
         raise InputError(f"{name}: MRC header says {nx} x {ny} x {n} pixels; the file is damaged or not MRC")
@@ -66,7 +68,6 @@ def open_stack(path: PathLike) -> MrcStack:
     dtype = np.dtype(mrc_utils.data_dtype_from_header(header))
     if mode == 0 and _bytes_are_unsigned(header):
         dtype = np.dtype("u1")
-    extended = int(header.nsymbt)
     if extended < 0:
         raise InputError(f"{name}: MRC header says an extended header of {extended} bytes; the file is damaged or not MRC")
     offset, count = HEADER_BYTES + extended, n * ny * nx
@@ -180,18 +181,24 @@ def _stack_header(shape: Tuple[int, ...], dtype: Any, pixel: float) -> bytes:
     return bytes(header.tobytes())
 
 
-def _read_header(name: str) -> Any:
+def _read_header(name: str) -> Tuple[Any, int]:
+    """(mrcfile's header, bytes of the extended header). The extended header itself is not read: it may be huge."""
     try:
-        if os.path.getsize(name) < HEADER_BYTES:
-            raise InputError(f"{name}: truncated: {os.path.getsize(name)} bytes, an MRC header alone has 1024")
+        with open(name, "rb") as file:
+            raw = bytearray(file.read(HEADER_BYTES))
+        if len(raw) < HEADER_BYTES:
+            raise InputError(
+                f"{name}: truncated: {len(raw)} bytes, an MRC header alone has {HEADER_BYTES}; copy or make it again"
+            )
+        extended, raw[92:96] = raw[92:96], bytes(4)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # permissive: old programs leave out the MAP stamp
-            with mrcfile.open(name, header_only=True, permissive=True) as mrc:
-                return mrc.header.copy()
+            header = MrcInterpreter(io.BytesIO(bytes(raw)), permissive=True, header_only=True).header.copy()
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {_reason(error)}; check the path") from None
     except ValueError as error:
         raise InputError(f"{name}: not an MRC file: {_reason(error)}") from None
+    return header, int(np.frombuffer(extended, header.dtype["nsymbt"])[0])
 
 
 def _pixel(header: Any) -> float:

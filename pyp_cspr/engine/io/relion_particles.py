@@ -21,7 +21,11 @@ from .star import StarBlock
 # Columns of particles.star that the Dataset holds, so they are not kept as extra ones. The images of particles that are
 # read from tilt series again (pseudo-subtomograms) are dropped: poses move, old pixels do not.
 KNOWN_PARTICLE_COLUMNS = frozenset(
-    ANGLES + SUBTOMOGRAM_ANGLES + CENTRED + CORNER + ORIGINS
+    ANGLES
+    + SUBTOMOGRAM_ANGLES
+    + CENTRED
+    + CORNER
+    + ORIGINS
     + ("rlnTomoName", "rlnTomoParticleName", "rlnOpticsGroup", "rlnImageName", "rlnCtfImage", "rlnTomoVisibleFrames")
     + ("rlnRandomSubset", "csprScore", "csprWeight")
 )

@@ -38,9 +38,7 @@ def read_tomograms(path: PathLike, need_images: bool = False) -> Tuple[Table, Ta
     reader = _SeriesReader(blocks, table, where, need_images)
     rows = [reader.read(row) for row in range(len(table))]
     series = Table(SERIES, {name: [row[0][name] for row in rows] for name in rows[0][0]})
-    columns = {
-        name: np.concatenate([np.asarray(row[1][name]) for row in rows]) for name in rows[0][1]
-    }
+    columns = {name: np.concatenate([np.asarray(row[1][name]) for row in rows]) for name in rows[0][1]}
     counts = [len(row[1]["slice"]) for row in rows]
     columns["series"] = np.repeat(np.arange(len(rows)), counts)
     return series, Table(EXPOSURES, columns)
@@ -167,10 +165,16 @@ class _SeriesReader:
                 raise InputError(f"{tilts.where}: rlnMicrographName {text!r}: want a file or NUMBER@STACK, counted from 1")
             names.append(file[: -len(":mrc")] if file.endswith(":mrc") else file)
             slices.append(int(number) - 1)
-        found = {name: resolve(name, tilts.where) for name in dict.fromkeys(names)}
+        found = {name: self._image_file(name, tilts.where) for name in dict.fromkeys(names)}
         if len(found) == 1:
             return found[names[0]], [""] * count, np.array(slices)
         return "", [found[name] for name in names], np.array(slices)
+
+    def _image_file(self, name: str, tilt_star: str) -> str:
+        """Image paths start where the tomograms star's do; beside the tilt star is only tried."""
+        found = resolve(name, self.where)
+        beside = found if os.path.exists(found) else resolve(name, tilt_star)
+        return beside if os.path.exists(beside) else found
 
     def _check_images(
         self, name: str, stack: str, files: List[str], slices: NDArray[np.int64], pixel: float, said: NDArray[np.int64]
