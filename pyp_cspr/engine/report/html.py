@@ -1,0 +1,146 @@
+"""One self-contained HTML page: a summary, then sections of text and figures. Works offline, in light and in dark.
+
+Figures are inline SVG whose text and axes take the page's colour; photographs inside them are embedded PNG.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from ..errors import InputError
+from .figures import FAINT, INK
+
+Section = Tuple[str, str, Optional[Figure]]  # heading, text (plain; empty lines part paragraphs), figure
+
+STYLE = """
+:root { color-scheme: light dark; --page: #ffffff; --panel: #f5f7f9; --ink: #25313c; --soft: #5b6874; --line: #dfe4e9;
+  --accent: #2f7ebc; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #14181c; --panel: #1c2228; --ink: #dde4ea; --soft: #97a3ae; --line: #2e363e; --accent: #63a9de; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 36px 24px 56px; }
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; letter-spacing: -0.01em; overflow-wrap: anywhere; }
+h2 { font-size: 16px; margin: 0 0 4px; }
+p { margin: 0 0 10px; color: var(--soft); max-width: 75ch; overflow-wrap: anywhere; }
+.lead { margin-bottom: 22px; }
+dl { display: flex; flex-wrap: wrap; gap: 1px; margin: 0 0 30px; background: var(--line); border: 1px solid var(--line);
+  border-radius: 8px; overflow: hidden; }
+dl div { background: var(--panel); padding: 11px 14px; flex: 1 1 165px; }
+dt { font-size: 12px; color: var(--soft); }
+dd { margin: 1px 0 0; font-size: 17px; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.sections { columns: 2 440px; column-gap: 20px; }
+section { border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px 12px; margin: 0 0 20px; break-inside: avoid; }
+section svg { display: block; width: 100%; height: auto; margin-top: 6px; }
+section p { font-size: 13.5px; margin-bottom: 6px; }
+footer { margin-top: 28px; font-size: 12.5px; color: var(--soft); }
+@media print { main { padding: 0; } }
+""".strip()
+
+
+def figure_svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element in the page's colours; ``name`` keeps its ids apart from other figures' of the page."""
+    buffer = io.StringIO()
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": name, "savefig.facecolor": "none"}):
+        figure.savefig(buffer, format="svg", dpi=144, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for before in ('id="', 'href="#', "url(#"):  # ids must be unique in the page
+        text = text.replace(before, f"{before}{name}-")
+    return text.replace(INK, "var(--ink)").replace(FAINT, "var(--soft)")
+
+
+def figure_png(figure: Figure, dpi: int = 144, background: str = "white") -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=background)
+    return buffer.getvalue()
+
+
+def report_page(title: str, summary: Dict[str, Any], sections: Sequence[Section], lead: str = "", footer: str = "") -> str:
+    """The page as text; see ``write_report``."""
+    facts = "".join(
+        f"<div><dt>{html.escape(str(name))}</dt><dd>{html.escape(_value(value))}</dd></div>" for name, value in summary.items()
+    )
+    parts: List[str] = []
+    for number, (heading, text, figure) in enumerate(sections):
+        paragraphs = "".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
+        drawing = "" if figure is None else figure_svg(figure, f"figure{number}")
+        label = f' aria-label="{html.escape(heading, quote=True)}"'
+        parts.append(f"<section{label}><h2>{html.escape(heading)}</h2>{paragraphs}{drawing}</section>")
+    lines = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{STYLE}</style></head><body><main>",
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="lead">{html.escape(lead)}</p>' if lead else "",
+        f"<dl>{facts}</dl>" if facts else "",
+        f'<div class="sections">{"".join(parts)}</div>',
+        f"<footer>{html.escape(footer)}</footer>" if footer else "",
+        "</main></body></html>",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def write_report(
+    path: Union[str, os.PathLike],
+    title: str,
+    summary: Dict[str, Any],
+    sections: Sequence[Section],
+    lead: str = "",
+    footer: str = "",
+    png_folder: Union[str, os.PathLike, None] = None,
+) -> int:
+    """Write the page; returns the bytes written. With ``png_folder`` the figures are written there as PNG as well.
+
+    ``summary`` are facts by name, shown large; ``sections`` are (heading, text, Figure or None). The file appears whole or not
+    at all. Raises InputError where it cannot be written.
+    """
+    written = _write(Path(path), report_page(title, summary, sections, lead, footer).encode())
+    if png_folder is not None:
+        for number, (heading, _, figure) in enumerate(sections):
+            if figure is not None:
+                word = "".join(c if c.isalnum() else "_" for c in heading.lower()).strip("_")
+                written += _write(Path(png_folder) / f"{number + 1:02d}_{word}.png", figure_png(figure))
+    return written
+
+
+def _write(path: Path, content: bytes) -> int:
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=str(path.parent), prefix=f".{path.name}.", suffix=".part", delete=False) as stream:
+            temporary = stream.name
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be written") from None
+    return len(content)
