@@ -51,4 +51,5 @@ def make_band(box: int, radius: float) -> Band:
     kx, ky, shell = kx[order], ky[order], shell[order]
     offset = (ky % box) * (box // 2 + 1) + kx
     sign = 1.0 - 2.0 * ((kx + ky) % 2)
-    return Band(box, float(radius), kx.astype(np.int16), ky.astype(np.int16), shell, offset.astype(np.int32), sign.astype(np.float32))
+    kx, ky, offset = kx.astype(np.int16), ky.astype(np.int16), offset.astype(np.int32)
+    return Band(box, float(radius), kx, ky, shell, offset, sign.astype(np.float32))
