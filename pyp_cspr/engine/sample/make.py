@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Union
+from typing import Any, Callable, Dict, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import InputError
 from ..io.config import write_json
+from ..io.images import RawImages
 from ..io.imod import write_alignment
 from ..io.mrc import write_map, write_stack
 from ..io.relion import write_dataset
@@ -51,12 +52,9 @@ def make_sample(
     truth = acquire(settings, structure.radius, lambda name: str(out / f"{name}.mrc"))
     write_map(out / "reference.mrc", structure.reference(), settings.pixel)
     simulator = Simulator(structure, truth, settings)
-    deviations: List[NDArray[np.float64]] = []
     for series, path in enumerate(truth.series["images"].tolist()):
-        kept: List[float] = []
-        write_stack(path, _measured(simulator.images(series, threads, done), kept), settings.pixel)
-        deviations.append(np.array(kept))
-    truth.exposures["scale"] = signal_scale(truth, settings, np.concatenate(deviations))
+        write_stack(path, simulator.images(series, threads, done), settings.pixel)
+    truth.exposures["scale"] = signal_scale(truth, settings)
     written = add_errors(truth, settings)
     for series, path in enumerate(truth.series["images"].tolist()):
         tilts = written.exposures.take(written.exposures_of(series))
@@ -73,22 +71,18 @@ def make_sample(
     }
 
 
-def signal_scale(truth: Dataset, settings: SampleSettings, deviation: NDArray) -> NDArray[np.float64]:
-    """Signal amplitude of each exposure after its image is divided by its standard deviation.
+def signal_scale(truth: Dataset, settings: SampleSettings) -> NDArray[np.float64]:
+    """Signal amplitude of each exposure after its image, read from its file, is divided by its standard deviation.
 
     With noise it is relative to an undamaged thin specimen, in whose image the deviation is that of the electrons alone;
     without noise relative to the best exposure.
     """
+    deviation = np.empty(len(truth.exposures))
+    for series in range(len(truth.series)):
+        images = RawImages(truth, series)
+        for row in truth.exposures_of(series):
+            deviation[row] = images.statistics(int(row))[1]
     counts = settings.dose * settings.pixel**2
     through = attenuation(truth.exposures["rotation"], settings.thickness, settings.mean_free_path)
-    scale = counts * through / np.maximum(deviation, 1e-30) / np.sqrt(counts)
+    scale = counts * through / deviation / np.sqrt(counts)
     return scale / scale.max() if settings.noise == "none" else scale
-
-
-def _measured(images: Iterator[NDArray[Any]], deviations: List[float]) -> Iterator[NDArray[Any]]:
-    """The same images; their standard deviations are appended to ``deviations``."""
-    for image in images:
-        deviations.append(float(image.std(dtype=np.float64)))
-        yield image
-
-

@@ -139,6 +139,15 @@ def equivalent_chains(model: Any, order: int) -> List[NDArray]:
     return [np.array([table[key] for key in keys]) for table in tables]
 
 
+def centre_model(model: Any, order: int = 1) -> None:
+    """Put the mean of all atoms at the origin; for ``order`` > 1 the n-fold axis on z first. Raises InputError without one."""
+    if order > 1:
+        transform(model, *cyclic_frame(equivalent_chains(model, order)))
+        transform(model, np.eye(3), np.array([0.0, 0.0, positions(model)[:, 2].mean()]))
+    else:
+        transform(model, np.eye(3), positions(model).mean(axis=0))
+
+
 def potential_grid(model: Any, spacing: float) -> Tuple[NDArray[np.float32], NDArray[np.float32], float]:
     """(potential of the atoms in volt, ice displaced by the molecule 0..1, grid spacing in angstrom); ``(n, n, n)`` [z, y, x].
 

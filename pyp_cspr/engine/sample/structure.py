@@ -71,10 +71,7 @@ def load_structure(source: str, box: int, pixel: float, symmetry: str = "C1") ->
 def _from_model(name: str, model: Any, box: int, pixel: float, symmetry: str) -> Structure:
     symmetry = symmetry.upper()
     order = int(symmetry[1:]) if symmetry[:1] == "C" and symmetry[1:].isdigit() else 1
-    if order > 1:
-        atomic.transform(model, *atomic.cyclic_frame(atomic.equivalent_chains(model, order)))
-    else:
-        atomic.transform(model, np.eye(3), atomic.positions(model).mean(axis=0))
+    atomic.centre_model(model, order)
     radius = float(np.linalg.norm(atomic.positions(model), axis=1).max()) + 2.0
     _check_fit(name, radius, box, pixel)
     atoms, molecule, spacing = atomic.potential_grid(model, min(pixel / 2.5, 1.0))
@@ -102,9 +99,10 @@ def _from_map(path: Path, box: int, pixel: float) -> Structure:
     soft = np.clip((outer - distance) / (0.1 * outer), 0.0, 1.0)
     rim = (distance > 0.9 * outer) & (distance <= outer)
     values = (values - np.median(values[rim])) * (0.5 - 0.5 * np.cos(np.pi * soft)).astype(np.float32)
-    bright = values > 0.1 * np.percentile(values[distance <= outer], 99.9)
-    if not bright.any() or values[bright].mean() <= 0:
+    dark_end, bright_end = np.percentile(values[distance <= outer], [0.1, 99.9])
+    if -dark_end >= bright_end:
         raise InputError(f"{path}: the particle is not brighter than its surroundings; invert the map")
+    bright = values > 0.1 * bright_end
     values *= MAP_POTENTIAL / values[bright].mean()
     radius = float(np.percentile(distance[bright], 99.0)) + 2.0
     size = _fine_size(box)
