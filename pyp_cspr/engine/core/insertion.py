@@ -43,6 +43,7 @@ class Accumulator:
         side = 2 * self.extent + 1
         self._sums = np.zeros((side, side, self.extent + 1, 3))
         self._waiting: Optional[_Waiting] = None
+        self._threads = 1  # of the last insertion, for those who read the sums
 
     @property
     def numerator(self) -> NDArray[np.complex128]:
@@ -55,7 +56,7 @@ class Accumulator:
         return self._numbers()["denominator"]
 
     def _numbers(self) -> NDArray:
-        self.flush()
+        self.close()
         return self._sums.view(_NUMBERS)[..., 0]
 
     def insert(
@@ -78,6 +79,7 @@ class Accumulator:
         if band.radius * scale > self.radius * (1 + 1e-6):
             raise ValueError(f"samples reach {band.radius * scale:g} Fourier pixels, the sums {self.radius:g}")
         rows = np.ascontiguousarray(turns[:, :2] * (scale * self.padded / self.box), dtype=np.float32)
+        self._threads = threads
         done = 0
         while done < len(rows):
             waiting = self._room(band)
@@ -85,25 +87,26 @@ class Accumulator:
             waiting.add(data[part], weight[part], rows[part])
             done += len(rows[part])
             if not waiting.room():
-                self.flush(threads)
+                self.flush()
 
     def _room(self, band: Band) -> _Waiting:
         if self._waiting is not None and self._waiting.band is not band:
-            self.flush()
-            self._waiting = None
+            self.close()
         if self._waiting is None:
             size = min(max(self._sums.nbytes // 2, 2**25), 2**27)
             self._waiting = _Waiting(band, max(1, size // (_RECORD * len(band))))
         return self._waiting
 
-    def flush(self, threads: int = 1) -> None:
-        """Add the slices that wait to the sums. Reading the sums does so too."""
-        waiting, self._waiting = self._waiting, None
-        if waiting is None or not waiting.count:
-            return
-        self._deposit(waiting, threads)
-        waiting.count = 0
-        self._waiting = waiting
+    def flush(self) -> None:
+        """Add the slices that wait to the sums, by as many threads as the last insertion. Reading the sums does so too."""
+        if self._waiting is not None and self._waiting.count:
+            self._deposit(self._waiting, self._threads)
+            self._waiting.count = 0
+
+    def close(self) -> None:
+        """Flush, and give back the room for waiting slices."""
+        self.flush()
+        self._waiting = None
 
     def _deposit(self, waiting: _Waiting, threads: int) -> None:
         from . import insertion_kernels as kernels
@@ -145,11 +148,17 @@ class Accumulator:
             raise ValueError(f"sums of (box, padded, radius) {(box, padded, radius)} do not fit those of {mine}")
 
     def symmetrise(self, matrices: ArrayLike, threads: int = 1) -> None:
-        """Replace the sums by those of all symmetry copies: sum over g of sums(g k), ``matrices`` ``(n, 3, 3)`` of a group."""
+        """Replace the sums by those of all symmetry copies: sum over g of sums(g k), ``matrices`` ``(n, 3, 3)`` of a group.
+
+        Trilinear. A map made of folded sums agrees with the truth as one of n-fold insertion does (FSC within 0.002 for C3, D7
+        and I at padding 1.5); it is lower by up to (n - 1) / n of a further sinc^2 towards the box's edge.
+        """
         from . import insertion_kernels as kernels
 
         group = check_rotations(matrices)
-        self.flush(threads)
+        if len(group) == 1:
+            return
+        self.close()
         source = self._sums.copy()
         complete_plane(source.view(_NUMBERS)["numerator"][..., 0])
         complete_plane(source.view(_NUMBERS)["denominator"][..., 0])

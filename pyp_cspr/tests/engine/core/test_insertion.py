@@ -144,7 +144,6 @@ def test_order_calls_and_threads_change_nothing(random: np.random.Generator, mon
         accumulator = Accumulator(box, 1.5, 9)
         for part in np.array_split(order, parts):
             accumulator.insert(data[part], weight[part], rotations[part], band, threads=threads)
-        accumulator.flush(threads)
         return accumulator
 
     straight = np.arange(60)
