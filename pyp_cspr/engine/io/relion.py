@@ -15,7 +15,7 @@ from typing import Tuple, Union
 
 from ..errors import InputError
 from ..model.tables import Dataset
-from .relion_particles import apply_optics, check_stacks, has_stacks, read_particles, set_extraction
+from .relion_particles import apply_optics, check_stacks, has_stacks, read_particles, rescale_warp_coordinates, set_extraction
 from .relion_tomograms import existing, pick_block, read_tomograms
 from .relion_writing import write_dataset
 from .star import read_star
@@ -44,16 +44,17 @@ def read_dataset(path: PathLike, need_images: bool = True, images: str = "auto")
     stacks = has_stacks(blocks, particles, optics) and images != "raw"
     if images == "stacks" and not stacks:
         raise InputError(f"{particle_file}: no extracted 2D stacks (rlnImageName); read the tilt series instead")
-    series, exposures = read_tomograms(tomogram_file, need_images=need_images and not stacks)
+    series, exposures = read_tomograms(tomogram_file, need_images, stacks)
     dataset = read_particles(particles, particle_file, series, exposures, stacks)
     dataset.source = source
     if optics is not None:
         apply_optics(dataset, particles, optics, stacks)
     elif stacks:
         raise InputError(f"{particle_file}: no data_optics block; extracted stacks need rlnImageSize and rlnImagePixelSize")
+    if stacks:
+        rescale_warp_coordinates(dataset, particles)
     dataset.validate()
     if stacks:
-        dataset.series["images"] = [name if os.path.exists(name) else "" for name in dataset.series["images"]]
         set_extraction(dataset)
         check_stacks(dataset, need_images)
     return dataset

@@ -197,6 +197,26 @@ def apply_optics(dataset: Dataset, block: StarBlock, optics: StarBlock, stacks: 
         dataset.series["contrast"][row] = WHITE_PARTICLES
 
 
+def rescale_warp_coordinates(dataset: Dataset, block: StarBlock) -> None:
+    """WarpTools counts the corner coordinates of 2D stacks in pixels of the stacks; RELION counts in those of the tilt series.
+
+    Its files are known by their matrices, which have no translation at all (W = 0 in each): a real one is never so.
+    """
+    if block.has(*CENTRED):
+        return
+    corner = np.stack([block.floats(label) for label in CORNER], axis=-1)
+    series, exposures, particles = dataset.series, dataset.exposures, dataset.particles
+    for row in range(len(series)):
+        tilts, rows = dataset.exposures_of(row), dataset.particles_of(row)
+        pixel, size = series["pixel"][row], series["specimen_size"][row]
+        centre = exposures["rotation"][tilts][:, :2] @ (size / 2.0) - series["image_size"][row] // 2
+        if not size.all() or np.abs(exposures["shift"][tilts] / pixel - centre).max(initial=0.0) > 0.5:
+            continue
+        cut = corner[rows] * series["stack_pixel"][row] - size / 2.0 * pixel
+        particles["position"][rows] += cut - particles["extract_position"][rows]
+        particles["extract_position"][rows] = cut
+
+
 def set_extraction(dataset: Dataset) -> None:
     """Stacks whose star does not say otherwise were cut with the geometry of the star."""
     for row in range(len(dataset.series)):

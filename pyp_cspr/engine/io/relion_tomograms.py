@@ -25,17 +25,19 @@ ROTATION_TOLERANCE = 1e-3  # of a projection matrix, elementwise: more is a magn
 FOLDERS_ABOVE = 6  # RELION's paths start at the project folder, which lies above the star
 
 
-def read_tomograms(path: PathLike, need_images: bool = False) -> Tuple[Table, Table]:
+def read_tomograms(path: PathLike, need_images: bool = False, stacks: bool = False) -> Tuple[Table, Table]:
     """The series and the exposures of a ``tomograms.star`` (RELION 4: a block per tomogram; RELION 5: a star per series).
 
-    Raises InputError. The image size is 0 where the images are not there and the file does not say it otherwise.
+    With ``stacks`` the particles bring their own images, and tilt images that do not exist or do not fit are left out of the
+    table (WarpTools names a dummy). The image size is 0 where the images are not there and the file does not say it otherwise;
+    b_e is then what the matrices imply about pixel 0. Raises InputError.
     """
     where = os.fspath(path)
     blocks = read_star(path)
     table = pick_block(blocks, "global", "rlnTomoName")
     if len(table) == 0:
         raise InputError(f"{where}: data_{table.name} lists no tomograms; nothing to do")
-    reader = _SeriesReader(blocks, table, where, need_images)
+    reader = _SeriesReader(blocks, table, where, need_images, stacks)
     rows = [reader.read(row) for row in range(len(table))]
     series = Table(SERIES, {name: [row[0][name] for row in rows] for name in rows[0][0]})
     columns = {name: np.concatenate([np.asarray(row[1][name]) for row in rows]) for name in rows[0][1]}
@@ -79,8 +81,9 @@ def existing(name: str, star: str) -> str:
 class _SeriesReader:
     """Reads the rows of a tomograms star one by one; each gives the columns of one series and of its exposures."""
 
-    def __init__(self, blocks: Dict[str, StarBlock], table: StarBlock, where: str, need_images: bool) -> None:
-        self.blocks, self.table, self.where, self.need_images = blocks, table, where, need_images
+    def __init__(self, blocks: Dict[str, StarBlock], table: StarBlock, where: str, need_images: bool, stacks: bool) -> None:
+        self.blocks, self.table, self.where = blocks, table, where
+        self.need_images, self.stacks = need_images, stacks
         self.names = table.texts("rlnTomoName")
         label = "rlnTomoTiltSeriesPixelSize"
         self.pixel = table.floats(label if label in table or "rlnImagePixelSize" not in table else "rlnImagePixelSize")
@@ -108,7 +111,13 @@ class _SeriesReader:
             said = self.table.integers("rlnTomoFrameCount")[row]
             raise InputError(f"{self.where}: series {name}: rlnTomoFrameCount {said}, its table has {count} tilts; mend one")
         stack, files, slices = self._image_files(row, tilts)
-        size = self._check_images(name, stack, files, slices, pixel, self.image_size[row])
+        size = self.image_size[row]
+        try:
+            size = self._check_images(name, stack, files, slices, pixel, size)
+        except InputError:
+            if not self.stacks:
+                raise
+            stack, files = "", [""] * count
         if not size.any():
             size = _size_from_geometry(tilts, self.specimen[row], pixel)
         rotation, shift, enabled = self._geometry(row, tilts, size, stack, slices)
@@ -186,7 +195,7 @@ class _SeriesReader:
         size = None
         for file, wanted in used.items():
             if not file or not os.path.exists(file):
-                if self.need_images:
+                if self.need_images or self.stacks:
                     raise InputError(f"{self.where}: series {name}: images {file or '(none)'!r} do not exist; mend the path")
                 continue
             mapped = open_stack(file)

@@ -309,8 +309,32 @@ def test_real_stacks_of_empiar_10499(shared_data, tmp_path):
     assert dataset.exposures["dose_before"].max() == 92.019
     assert dataset.exposures["defocus"][0].tolist() == [32793.0, 26846.7, 35.02]
     np.testing.assert_allclose(dataset.exposures["dose"], 2.556)
+    # WarpTools counts rlnCoordinate in pixels of the stacks, 12 A: in pixels of the tilt series all particles would lie in a
+    # corner of the slab of 2,334 A.
+    np.testing.assert_allclose(
+        dataset.particles["position"][0], np.array([508.142, 86.278, 27.755]) * 12 - np.array([4400, 6000, 1400]) * 1.667 / 2
+    )
+    assert np.abs(dataset.particles["position"]).max(axis=0)[2] < 1.667 * 1400 / 2
+    assert np.ptp(dataset.particles["position"][:, 2]) > 1500
     write_dataset(dataset, tmp_path)
     assert differences(dataset, read_dataset(tmp_path)) == []
+
+
+def test_warps_dummy_tilt_series_is_ignored(shared_data, tmp_path):
+    """WarpTools writes a 2 x 2 x 2 file beside its stars and names it as the tilt series."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("particles.star", "tomograms.star", "optimisation_set.star", "stacks"):
+        os.symlink(shared_data / "real" / "empiar10499" / name, folder / name)
+    write_stack(folder / "dummy_tiltseries.mrc", np.zeros((2, 2, 2), "f2"), 1.0)
+    dataset = read_dataset(folder)
+    assert (dataset.series["images"] == "").all()
+    assert (dataset.series["image_size"] == 0).all()
+    assert [
+        name for name in differences(read_dataset(shared_data / "real" / "empiar10499"), dataset) if "stack" not in name
+    ] == []
+    with pytest.raises(InputError, match=r"2 images, the star of series Unt_050\.tomostar wants 37"):
+        read_dataset(folder, images="raw")
 
 
 def test_warp_and_imod_say_the_same(shared_data):
