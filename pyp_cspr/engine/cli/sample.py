@@ -1,8 +1,8 @@
 """Make a sample data set: a simulated tilt-series acquisition of a real structure, with its truth.
 
 OUT gets raw tilt series (.mrc .tlt .xf), RELION-5 stars, reference.mrc, truth.star and settings.json. The same settings give
-the same files, whatever the number of threads. Errors are normal deviates of the given rms on each component; they go into
-the stars and the alignment files, never into the images.
+the same images and tables, whatever the number of threads. Errors are normal deviates of the given rms on each component; they
+go into the stars and the alignment files, never into the images.
 """
 
 from __future__ import annotations

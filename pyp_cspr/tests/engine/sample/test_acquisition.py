@@ -11,7 +11,13 @@ from pyp_cspr.engine.core.gauge import rotation_vectors
 from pyp_cspr.engine.core.geometry import matrix_to_tilt, tilt_to_matrix
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.sample.acquisition import (
-    acquire, add_errors, attenuation, dose_symmetric_order, place, random_rotations, tilt_angles,
+    acquire,
+    add_errors,
+    attenuation,
+    dose_symmetric_order,
+    place,
+    random_rotations,
+    tilt_angles,
 )
 from pyp_cspr.engine.sample.settings import SampleSettings
 
@@ -153,10 +159,11 @@ def test_errors_have_the_size_asked():
 def test_one_error_does_not_change_another(name):
     everything = add_errors(make(), dataclasses.replace(SMALL, **ERRORS))
     alone = add_errors(make(), dataclasses.replace(SMALL, **{name: ERRORS[name]}))
-    column = {"pose_error": "rotation", "position_error": "position", "shift_error": "shift", "defocus_error": "defocus"}.get(name)
+    columns = {"pose_error": "rotation", "position_error": "position", "shift_error": "shift", "defocus_error": "defocus"}
+    column = columns.get(name)
     if column is None:
-        index = 1 if name == "tilt_error" else 2
-        assert np.allclose(matrix_to_tilt(everything.exposures["rotation"])[index], matrix_to_tilt(alone.exposures["rotation"])[index])
+        angles = [matrix_to_tilt(data.exposures["rotation"])[1 if name == "tilt_error" else 2] for data in (everything, alone)]
+        assert np.allclose(*angles)
     else:
         kind = "particles" if column in ("rotation", "position") else "exposures"
         assert (getattr(everything, kind)[column] == getattr(alone, kind)[column]).all()
