@@ -55,6 +55,7 @@ def reference_weight(curve: NDArray) -> NDArray[np.float64]:
 
 class GuinierFit(NamedTuple):
     b_factor: float  # square angstrom, of the sharpening: negative for a map that falls off
+    error: float  # its standard error, from the scatter of the shells about the line
     intercept: float  # ln amplitude at k = 0
     shells: Tuple[int, int]  # first and last shell of the fit
 
@@ -65,7 +66,7 @@ def guinier(
     """B-factor by a straight line through ln(C_ref |F|) against k^2 (Rosenthal and Henderson 2003).
 
     ``power`` mean |F|^2 and ``curve`` FSC of each shell ``(N//2+1,)``. The range is from ``coarsest`` to ``finest`` (angstrom);
-    below 10 A a spectrum follows the fold and not Wilson's statistics. None where fewer than ``least`` shells lie in it.
+    coarser than 10 A a spectrum follows the fold and not Wilson's statistics. None where fewer than ``least`` shells lie in it.
     """
     resolution = resolutions(box, pixel)
     weight = reference_weight(curve)
@@ -73,8 +74,12 @@ def guinier(
     rows = np.flatnonzero(use)
     if len(rows) < least:
         return None
-    slope, intercept = np.polyfit(1.0 / resolution[rows] ** 2, 0.5 * np.log(power[rows]) + np.log(weight[rows]), 1)
-    return GuinierFit(float(4.0 * slope), float(intercept), (int(rows[0]), int(rows[-1])))
+    k2 = 1.0 / resolution[rows] ** 2
+    amplitude = 0.5 * np.log(power[rows]) + np.log(weight[rows])
+    slope, intercept = np.polyfit(k2, amplitude, 1)
+    scatter = float(((amplitude - slope * k2 - intercept) ** 2).sum()) / (len(rows) - 2)
+    error = np.sqrt(scatter / ((k2 - k2.mean()) ** 2).sum())
+    return GuinierFit(float(4.0 * slope), float(4.0 * error), float(intercept), (int(rows[0]), int(rows[-1])))
 
 
 def soft_sphere(box: int, radius: float, edge: float) -> NDArray[np.float32]:

@@ -103,14 +103,18 @@ def _sharpen(
         return None, filtered.copy()
     box = len(filtered)
     fit = filters.guinier(power, wiener, box, pixel, finest=resolution) if sharpen else None
+    if sharpen and fit is None:
+        journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A holds fewer than 4 shells", "value": None})
+    elif fit is not None and fit.b_factor > -2.0 * fit.error:
+        said = f"{fit.b_factor:.0f} +- {fit.error:.0f} A^2 from shells {fit.shells[0]} to {fit.shells[1]}"
+        journal.append({"message": f"no B-factor: {said} is not a fall-off", "value": None})
+        fit = None
     weight = filters.reference_weight(wiener)
     curve = np.divide(filters.low_pass_curve(box, pixel, resolution), weight, out=np.zeros_like(weight), where=weight > 0.1)
     if fit is not None:
         curve *= filters.b_factor_curve(box, pixel, fit.b_factor)
-        journal.append({"message": f"B-factor from shells {fit.shells[0]} to {fit.shells[1]} (10 A to the resolution)",
-                        "value": fit.b_factor, "unit": "A^2"})
-    elif sharpen:
-        journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A holds fewer than 4 shells", "value": None})
+        said = f"B-factor from shells {fit.shells[0]} to {fit.shells[1]}, 10 A to the resolution, +- {fit.error:.0f} A^2"
+        journal.append({"message": said, "value": fit.b_factor, "unit": "A^2"})
     return (fit.b_factor if fit else None), filters.radial_filter(filtered, curve, threads)
 
 

@@ -197,7 +197,7 @@ def angular_distribution(rotations: ArrayLike, per: str = "projections") -> Figu
     rows = int(np.clip(np.sqrt(len(matrices) / 8.0), 8, 36))
     # Cells of equal area: even steps of longitude and of the sine of the latitude.
     x_edges, z_edges = np.linspace(-np.pi, np.pi, 2 * rows + 1), np.linspace(-1.0, 1.0, rows + 1)
-    counts, _, _ = np.histogram2d(longitude, height, bins=[x_edges, z_edges])
+    counts, _ = np.histogramdd(np.stack([longitude, height], axis=1), bins=(x_edges, z_edges))
     mesh = axes.pcolormesh(x_edges, np.arcsin(z_edges), np.where(counts > 0, counts, np.nan).T, cmap=DENSITY, vmin=0,
                            vmax=max(1.0, float(counts.max())), rasterized=True)
     axes.grid(True)
@@ -221,7 +221,9 @@ def particles_per_series(names: Sequence[str], counts: ArrayLike, halves: Option
     if len(values) > 30:
         figure = _figure(WIDTH, 2.8)
         axes = figure.subplots()
-        axes.hist(values, bins=min(30, int(values.max()) - int(values.min()) + 1), color=PALETTE[0], rwidth=0.92)
+        step = max(1, -(-int(np.ptp(values) + 1) // 25))  # whole numbers in every bin
+        edges = np.arange(values.min() - 0.5, values.max() + step + 0.5, step)
+        axes.hist(values, bins=edges, color=PALETTE[0], rwidth=0.92)
         axes.set(xlabel="particles in a series", ylabel="series")
         return figure
     figure = _figure(WIDTH, 0.9 + 0.24 * max(2, len(values)))
@@ -283,8 +285,8 @@ def _circles(axes: Any, positions: NDArray, diameter: float) -> None:
     from matplotlib.collections import EllipseCollection
 
     size = np.full(len(positions), diameter)
-    circles = EllipseCollection(size, size, np.zeros(len(positions)), units="xy", offsets=positions, offset_transform=axes.transData,
-                                facecolors="none", edgecolors=PALETTE[1], linewidths=1.0)
+    circles = EllipseCollection(size, size, np.zeros(len(positions)), units="xy", offsets=positions,
+                                offset_transform=axes.transData, facecolors="none", edgecolors=PALETTE[1], linewidths=1.0)
     axes.add_collection(circles)
 
 

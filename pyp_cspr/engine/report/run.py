@@ -140,7 +140,7 @@ def _image_section(dataset: Dataset, result: Finalised, grid: MapGrid) -> Option
         image, row, column = found
         used = dataset.used(series)[:, column]
         seen = dataset.project(series)[0][used, column]
-        name = f"{dataset.series['name'][series]}, {tilts[row]:.1f}°"
+        name = f"{dataset.series['name'][series]}, {round(float(tilts[row]), 1) + 0.0:g}°"
         figure = figures.particles_in_image(image, float(dataset.series["pixel"][series]), seen, _diameter(result, grid), name)
         text = "The least tilted image of the first series. Circles have the size of the mask."
         return ("Particles in a tilt image", text, figure)

@@ -80,7 +80,8 @@ def test_wrong_input_is_one_line(halves, tmp_path, capsys):
     capsys.readouterr()
     assert "above 0" in wrong(capsys, *halves, "--pixel", "-1")
     broken = str(tmp_path / "nan.mrc")
-    write_map(broken, np.full((32, 32, 32), np.nan, np.float32), 3.0)
+    with pytest.warns(RuntimeWarning, match="NaN"):
+        write_map(broken, np.full((32, 32, 32), np.nan, np.float32), 3.0)
     assert "not numbers" in wrong(capsys, halves[0], broken)
     bright = str(tmp_path / "bright.mrc")
     write_map(bright, np.full((32, 32, 32), 7, np.float32), 3.0)

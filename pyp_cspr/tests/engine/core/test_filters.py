@@ -37,6 +37,7 @@ def test_guinier_finds_the_b_factor_that_was_applied(random):
     fit = filters.guinier(power(volume), np.ones(box // 2 + 1), box, pixel, finest=3.2)
     assert fit is not None
     assert fit.b_factor == pytest.approx(-120.0, abs=5.0)
+    assert abs(fit.b_factor + 120.0) < 4 * fit.error < 10.0
     assert shells.resolutions(box, pixel)[fit.shells[0]] <= 10.0
     # The noise in the power is taken out by C_ref.
     curve = np.full(box // 2 + 1, 0.5)
