@@ -554,6 +554,34 @@ def test_twenty_thousand_particles_read_fast(tmp_path):
     assert seconds < 2.0
 
 
+def test_what_relion_leaves_out(project):
+    """Particles without names are numbered within their series; without visible frames all tilts see them; without a
+    data_general block the optics group says what the images are; without optics groups there is no box."""
+    drop(project / "particles.star", "particles", "rlnTomoParticleName", "rlnTomoVisibleFrames", "rlnOpticsGroup")
+    drop(project / "particles.star", "optics", "rlnOpticsGroup", "rlnVoltage")
+    blocks = read_star(project / "particles.star")
+    write_star(project / "particles.star", {name: blocks[name] for name in ("optics", "particles")})
+    dataset = read_dataset(project)
+    assert dataset.particles["name"].tolist() == ["TS_a/1", "TS_a/2", "TS_a/3", "TS_b/1", "TS_b/2", "TS_b/3"]
+    assert dataset.visible.sum(axis=1).tolist() == [5, 5, 5, 4, 4, 4]
+    assert dataset.box == 32
+    write_star(project / "particles.star", {"particles": blocks["particles"]})
+    assert read_dataset(project).box == 0
+    assert not read_dataset(project).is_stacks(0)
+
+
+def test_empty_and_negative_optics(project):
+    change(project / "particles.star", "optics", "rlnImageSize", 0, "-4")
+    change(project / "particles.star", "optics", "rlnImageSize", 1, "-4")
+    with pytest.raises(InputError, match="rlnImageSize -4"):
+        read_dataset(project)
+    blocks = read_star(project / "particles.star")
+    blocks["optics"].columns = {label: [] for label in blocks["optics"].columns}
+    write_star(project / "particles.star", blocks)
+    with pytest.raises(InputError, match="data_optics is empty"):
+        read_dataset(project)
+
+
 def test_unknown_block_names_are_found_by_their_columns(project):
     edit(project / "particles.star", "data_particles", "data_images")
     edit(project / "tomograms.star", "data_global", "data_tomograms")
