@@ -204,7 +204,7 @@ def test_arrays_and_back(random: np.random.Generator) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("name", ["C3", "D2", "T"])
+@pytest.mark.parametrize("name", ["C3", "D2", "D3", "T"])
 def test_folding_agrees_with_its_naive_twin(name: str, random: np.random.Generator) -> None:
     band = make_band(8, 3)
     data, weight, rotations = _slices(2, band, random)
@@ -216,6 +216,15 @@ def test_folding_agrees_with_its_naive_twin(name: str, random: np.random.Generat
     for mine, theirs in zip(accumulator.completed(), expected):
         part = _whole_to_half(theirs, accumulator.extent)
         np.testing.assert_allclose(mine, part, atol=2e-5 * np.abs(part).max())
+
+
+@pytest.mark.parametrize("name, cosets, exact", [("C3", 3, 1), ("D7", 7, 2), ("T", 12, 1), ("O", 1, 24), ("I1", 5, 12)])
+def test_group_is_split_into_cosets_and_exact_turns(name: str, cosets: int, exact: int) -> None:
+    group = group_matrices(name)
+    first, second = insertion.split_group(group)
+    assert (len(first), len(second)) == (cosets, exact)
+    products = np.einsum("aij,bjk->abik", first, second).reshape(-1, 1, 3, 3)
+    assert sorted(np.abs(products - group).max(axis=(2, 3)).argmin(axis=1)) == list(range(len(group)))
 
 
 @pytest.mark.parametrize("name", ["C2", "D2", "O"])
