@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).resolve().parent
 version = re.search(r'^__version__ = "([^"]+)"', (here / "pyp_cspr" / "__init__.py").read_text(encoding="utf-8"), re.M).group(1)
 
-test = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-cov>=4.1", "hypothesis>=6.90"]
+test = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-cov>=4.1", "hypothesis>=6.90", "wheel"]
 lint = ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.0", "vermin>=1.6"]
 
 setup(

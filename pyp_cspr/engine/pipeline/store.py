@@ -45,6 +45,7 @@ def write_atomic(path: Path, write: Callable[[Any], None]) -> int:
 
 
 def write_json(path: Path, values: Any) -> int:
+    """Write a whole file or none; how many bytes. NaN is a ValueError: JSON has no word for it."""
     text = json.dumps(values, indent=1, allow_nan=False) + "\n"
     return write_atomic(path, lambda stream: stream.write(text.encode()))
 

@@ -329,6 +329,7 @@ def test_sentence_08_and_09_are_relions_projection_matrices(shared_data, name):
     assert np.ptp(theirs - g.project(rotation, -shift, point)[0] / pixel, axis=0).max() > 10, "-shift"
 
 
+@pytest.mark.filterwarnings("ignore")  # of the host's packages, while they load
 def test_sentence_09_the_hosts_own_projection(random):
     """Scipion's tomo projects coordinates with its tilt angle and the inverse of its alignment matrix."""
     pytest.importorskip("tomo", reason="the host's tomography plugin is not installed")
