@@ -97,6 +97,9 @@ def _cosine_edge(distance: NDArray, edge: float) -> NDArray[np.float32]:
     return mask
 
 
+COARSER = 1.3  # factor between the low-passes that ``soft_mask`` tries
+
+
 class Mask(NamedTuple):
     values: NDArray[np.float32]  # (N, N, N), 0..1
     automatic: bool  # False: the soft sphere
@@ -139,13 +142,13 @@ def soft_mask_of_spectrum(
     start = min(max(15.0, 4.0 * pixel) if resolution is None else resolution, field / 4)
     extend = max(pixel, 5.0) if extend is None else extend
     edge = max(3.0 * pixel, 15.0) if edge is None else edge
-    small = min(box, max(32, 2 * int(np.ceil(1.75 * field / start))))  # 3.5 pixels to the resolution
-    if box % 2:
-        small = box  # the centres of an odd box and a binned one are not the same point
-    coarse = _crop_spectrum(spectrum, box, small)
-    for used in np.append(np.arange(start, field / 4, 0.2 * start), field / 4):
-        filtered = filter_spectrum(coarse.copy(), small, low_pass_curve(small, field / small, used))
-        component, threshold, reason = _particle(inverse(filtered, small, threads, overwrite=True))
+    steps = int(np.log(field / 4 / start) / np.log(COARSER))
+    for used in [start * COARSER**step for step in range(steps + 1)] + [field / 4]:
+        # 3.5 pixels to the resolution; the centres of an odd box and a binned one are not the same point.
+        small = box if box % 2 else min(box, max(32, 2 * int(np.ceil(1.75 * field / used))))
+        coarse = _crop_spectrum(spectrum, box, small)
+        filter_spectrum(coarse, small, low_pass_curve(small, field / small, used))
+        component, threshold, reason = _particle(inverse(coarse, small, threads, overwrite=True))
         if component is not None:
             break
     else:
@@ -187,7 +190,7 @@ def _particle(binned: NDArray) -> Tuple[Optional[NDArray[np.bool_]], float, str]
     if count == 0:
         return None, threshold, "nothing rises above the background"
     weight = sum_of(binned - threshold, labels, np.arange(1, count + 1))
-    component = binary_fill_holes(labels == 1 + int(np.argmax(weight)))
+    component = labels == 1 + int(np.argmax(weight))
     share = float(component.sum()) / float(sphere.sum())
     outside = binned[sphere & (labels == 0)]
     contrast = float(binned[component].mean() - outside.mean()) / max(float(outside.std()), 1e-30)
@@ -196,7 +199,7 @@ def _particle(binned: NDArray) -> Tuple[Optional[NDArray[np.bool_]], float, str]
     if contrast < 4.0:
         return None, threshold, f"the densest component stands only {contrast:.1f} deviations above its surroundings (4 wanted)"
     reason = f"component of {100 * share:.1f} % of the box's sphere, {contrast:.1f} deviations above the rest"
-    return component, threshold, reason
+    return binary_fill_holes(component), threshold, reason
 
 
 def otsu(values: NDArray, bins: int = 256) -> float:
