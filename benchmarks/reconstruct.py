@@ -29,7 +29,7 @@ from pyp_cspr.engine.io.mrc import read_map, write_map
 from pyp_cspr.engine.io.relion import write_dataset
 from pyp_cspr.engine.io.star import StarBlock, write_star
 from pyp_cspr.engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
-from pyp_cspr.engine.sample.model import hexon_map
+from pyp_cspr.engine.sample.structure import load_structure
 from pyp_cspr.engine.sample.transform import Transform
 
 TILTS = 40
@@ -43,9 +43,11 @@ def simulate(folder: Path, box: int, projections: int, seed: int = 1) -> Dataset
 
     rng = np.random.default_rng(seed)
     count = max(1, projections // TILTS)
-    truth = hexon_map(box, PIXEL)
+    structure = load_structure("hexon", box, PIXEL)
+    truth = structure.reference()
     write_map(folder / "truth.mrc", truth, PIXEL)
-    transform = Transform(truth, PIXEL, 0.5 / PIXEL)
+    fine = structure.fine()
+    transform = Transform(fine, box * PIXEL / len(fine), structure.limit)
     angles = np.linspace(-60, 60, TILTS)
     tilts = tilt_to_matrix(np.zeros(TILTS), angles, np.full(TILTS, 85.3))
     poses = Rotation.random(count, random_state=seed).as_matrix()
@@ -113,7 +115,7 @@ def _write_relion(path: Path, rows: List[Dict[str, Any]], box: int) -> None:
     particles = {"rlnImageName": [row["image"] for row in rows], "rlnOpticsGroup": ["1"] * len(rows),
                  "rlnRandomSubset": [str(row["half"]) for row in rows]}
     particles.update({label: [f"{row[name]:.6f}" for row in rows] for label, name in labels.items()})
-    write_star(path, {"optics": StarBlock(optics), "particles": StarBlock(particles)})
+    write_star(path, {"optics": StarBlock("optics", optics), "particles": StarBlock("particles", particles)})
 
 
 def timed(command: List[str], cores: int) -> Tuple[float, float]:

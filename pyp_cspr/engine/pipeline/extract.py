@@ -18,6 +18,7 @@ from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
 
+LEAST_PRIOR = 1e-3  # of the amplitude that premultiplied stacks are divided by
 LEAST_INSIDE = 0.75  # a crop with less of its area inside the image is not used
 
 
@@ -78,12 +79,10 @@ class ExposureView:
         self.premultiplied = bool(optics["premultiplied"][series])
         self.phase = float(phase_offset(optics["amplitude_contrast"][series], exposures["phase_shift"][exposure]))
         shells = np.arange(int(crop_grid.band.shell.max()) + 1)
-        self.amplitude = np.full(len(shells), exposures["scale"][exposure])
-        if settings.dose_weighting:
-            k = shells / crop_grid.field
-            self.amplitude = self.amplitude * dose_amplitude(
-                k, exposures["dose_before"][exposure], exposures["dose"][exposure], optics["voltage"][series]
-            )
+        scale = exposures["scale"][exposure]
+        dose = exposures["dose_before"][exposure], exposures["dose"][exposure], optics["voltage"][series]
+        self.prior = scale * dose_amplitude(shells / crop_grid.field, *dose)
+        self.amplitude = self.prior if settings.dose_weighting else np.full(len(shells), scale)
 
     def _defocus(self, depth: NDArray) -> NDArray:
         """(B, 3) quadratic forms of the projections' own defocus."""
@@ -91,15 +90,18 @@ class ExposureView:
         moved = self.dataset.series["hand"][self.series] * depth
         return defocus_form(defocus_u + moved, defocus_v + moved, np.full(len(depth), angle))
 
-    def _coefficients(self, particles: NDArray, u: NDArray) -> Tuple[NDArray, NDArray, NDArray]:
-        """(B, n) transforms, (B, 2) residuals in angstrom, (B,) fraction of the crop that lies inside the image."""
+    def coefficients(self, particles: NDArray, u: NDArray) -> Tuple[NDArray, NDArray, NDArray]:
+        """X ``(B, n)`` about the crops' centres, u - centre ``(B, 2)`` in angstrom, and which lie inside the image ``(B,)``."""
         with stage(self.journal, "read"):
             crops, centre, inside = self.images.crops(self.row, particles, u, self.grid.box)
         with stage(self.journal, "fourier"):
             if self.settings.mask_diameter:
                 crops = crops * _soft_circle(self.grid.box, 0.5 * self.settings.mask_diameter / self.grid.pixel)
             coefficients = crops_to_coefficients(crops, self.grid.band, self.grid.factor, self.threads)
-        return coefficients, u - centre, inside
+            if self.premultiplied:
+                # Such stacks hold a C X with the dose filter and scale a (WarpTools; RELION 5): here X means C X of one unit.
+                coefficients /= np.maximum(self.prior, LEAST_PRIOR)[self.grid.band.shell].astype(np.float32)
+        return coefficients, u - centre, inside >= LEAST_INSIDE
 
     def _phases(self, count: int) -> NDArray[np.float64]:
         return np.full(count, self.phase)
@@ -112,13 +114,13 @@ class ExposureView:
         ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom. The noise power is taken as 1: images are normalised to that, and a
         noise spectrum only helps together with the signal's amplitude in it, which a reconstruction does not know.
         """
-        coefficients, residual, inside = self._coefficients(particles, u)
+        coefficients, residual, inside = self.coefficients(particles, u)
         with stage(self.journal, "weigh"):
             weight = weigh(
                 coefficients, self.grid.band, self.grid.field, residual, self._defocus(depth), self._phases(len(depth)),
                 self.wavelength, self.cs, self.amplitude, np.ones(len(self.amplitude)), self.premultiplied, self.threads,
             )
-        return coefficients, weight, inside >= LEAST_INSIDE
+        return coefficients, weight, inside
 
     def orientations(self, particles: NDArray) -> NDArray[np.float64]:
         """M = T_e R_p, ``(B, 3, 3)``."""

@@ -44,7 +44,7 @@ class Arrowhead:
         index: Tuple[NDArray[np.int64], NDArray[np.int64]],
         particle_jacobian: NDArray[np.float64],
         exposure_jacobian: NDArray[np.float64],
-    ) -> "Arrowhead":
+    ) -> Arrowhead:
         """From Q local equations of projections ``index`` = (particle, exposure) and the Jacobians ``(P, E, 5, k)``."""
         particles, exposures = particle_jacobian.shape[:2]
         gradient = np.zeros((particles, exposures, particle_jacobian.shape[2]))

@@ -1,7 +1,7 @@
 """What can be refined, and how each group of parameters moves the projections that it holds together.
 
-A mode is a row of ``PARTICLE_MODES`` or ``EXPOSURE_MODES``: a name, how many columns it has, its unit, and the derivative of the
-local parameters (rotation about the microscope's axes in radians, shift in angstrom) with respect to its columns.
+A mode is a row of ``PARTICLE_MODES`` or ``EXPOSURE_MODES``: a name, how many columns it has, its unit, and the derivative of
+the local parameters (rotation about the microscope's axes in radians, shift in angstrom) with respect to its columns.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SeriesGeometry:
             centres = centres + np.einsum("peb,ebi->pei", self.basis(), self.deformations)
         return centres
 
-    def copy(self) -> "SeriesGeometry":
+    def copy(self) -> SeriesGeometry:
         return SeriesGeometry(self.tilts.copy(), self.shifts.copy(), self.poses.copy(), self.positions.copy(), self.field_size,
                               self.grid, self.deformations.copy())
 
@@ -153,7 +153,7 @@ class Layout:
     size: int
 
     @classmethod
-    def of(cls, modes: Tuple[Mode, ...], free: List[str], geometry: SeriesGeometry) -> "Layout":
+    def of(cls, modes: Tuple[Mode, ...], free: List[str], geometry: SeriesGeometry) -> Layout:
         chosen, slices, size = [], {}, 0
         for mode in modes:
             columns = mode.columns(geometry)

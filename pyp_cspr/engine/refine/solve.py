@@ -20,8 +20,8 @@ from .parameters import (
     apply_particle_step,
 )
 
-# (rotations (Q, 3, 3), centres (Q, 2), stage) -> local equations of the used projections
-Evaluate = Callable[[NDArray[np.float64], NDArray[np.float64], int], LocalEquations]
+# (rotations (Q, 3, 3), centres (Q, 2)) -> local equations of the used projections
+Evaluate = Callable[[NDArray[np.float64], NDArray[np.float64]], LocalEquations]
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,22 @@ class SolveOptions:
         "deformation": 20.0,
     })
     max_evaluations: int = 25  # at each stage
-    gain: float = 0.05  # stop where a step promises less than this in the cost for each particle (0.3 sigma, squared, halved)
+    # Stop where a step gains, or promises, less than this in the cost for each particle: 0.3 sigma, squared, halved. The
+    # coarse stages only have to bring everything into the reach of the next one.
+    gain: float = 0.05
+    coarse_gain: float = 0.5
 
 
 @dataclass
 class SolveReport:
-    """What happened: one entry per evaluation, and why each stage ended."""
+    """What happened: the cost at every evaluation, and why it ended."""
 
-    evaluations: int = 0
     cost: List[float] = field(default_factory=list)
-    reasons: List[str] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def evaluations(self) -> int:
+        return len(self.cost)
 
 
 @dataclass
@@ -59,25 +65,24 @@ class Solution:
 
 def solve_series(
     start: SeriesGeometry,
+    geometry: SeriesGeometry,
     used: NDArray[np.bool_],
     evaluate: Evaluate,
-    stages: int,
+    last: bool,
     options: SolveOptions,
 ) -> Solution:
-    """Refine one series. ``used`` (P, E) says which projections there are; ``evaluate`` is called with stage 0 .. ``stages`` - 1,
-    coarse to fine. The priors hold the parameters to ``start``.
+    """Refine one series from ``geometry`` at one resolution; the priors hold the parameters to ``start``.
+
+    ``used`` (P, E) says which projections there are, in the order in which ``evaluate`` takes and returns them. ``last`` is
+    False for the coarse stages, which end earlier.
     """
     index = np.nonzero(used)
-    particle_layout = Layout.of(PARTICLE_MODES, list(options.free), start)
-    exposure_layout = Layout.of(EXPOSURE_MODES, list(options.free), start)
-    problem = _Problem(start, index, evaluate, particle_layout, exposure_layout, options)
-    geometry, report = start.copy(), SolveReport()
-    local = problem.local(geometry, 0)
-    for stage in range(stages):
-        geometry, local = _run_stage(problem, geometry, stage, options, report)
-    system = problem.system(geometry, local)
-    covariances = system.covariance()
-    return Solution(geometry, particle_layout, exposure_layout, *covariances, local=local, report=report)
+    particles = Layout.of(PARTICLE_MODES, list(options.free), start)
+    exposures = Layout.of(EXPOSURE_MODES, list(options.free), start)
+    problem = _Problem(start, index, evaluate, particles, exposures, options)
+    geometry, local, report = _descend(problem, geometry, last, options)
+    covariances = problem.system(geometry, local).covariance()
+    return Solution(geometry, particles, exposures, *covariances, local=local, report=report)
 
 
 @dataclass
@@ -89,8 +94,8 @@ class _Problem:
     exposures: Layout
     options: SolveOptions
 
-    def local(self, geometry: SeriesGeometry, stage: int) -> LocalEquations:
-        return self.evaluate(geometry.orientations()[self.index], geometry.centres()[self.index], stage)
+    def local(self, geometry: SeriesGeometry) -> LocalEquations:
+        return self.evaluate(geometry.orientations()[self.index], geometry.centres()[self.index])
 
     def offsets(self, geometry: SeriesGeometry) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
         """How far every free parameter is from its start: (P, kp), (E, ke), radians and angstrom."""
@@ -134,37 +139,37 @@ class _Problem:
         return new
 
 
-def _run_stage(
-    problem: _Problem, geometry: SeriesGeometry, stage: int, options: SolveOptions, report: SolveReport
-) -> Tuple[SeriesGeometry, LocalEquations]:
-    local = problem.local(geometry, stage)
+def _descend(
+    problem: _Problem, geometry: SeriesGeometry, last: bool, options: SolveOptions
+) -> Tuple[SeriesGeometry, LocalEquations, SolveReport]:
+    report = SolveReport(reason="evaluations used up")
+    local = problem.local(geometry)
     cost = float(local.cost.sum()) + problem.prior_cost(geometry)
-    report.evaluations += 1
     report.cost.append(cost)
     damping = 1e-3
-    reason = "evaluations used up"
-    for _ in range(options.max_evaluations - 1):
-        system = problem.system(geometry, local)
-        step = system.solve(damping)
-        if step.predicted < options.gain * len(geometry.poses):
-            reason = "converged"
+    enough = (options.gain if last else options.coarse_gain) * len(geometry.poses)
+    while report.evaluations < options.max_evaluations:
+        step = problem.system(geometry, local).solve(damping)
+        if step.predicted < enough:
+            report.reason = "converged"
             break
         trial = problem.moved(geometry, step)
-        trial_local = problem.local(trial, stage)
+        trial_local = problem.local(trial)
         trial_cost = float(trial_local.cost.sum()) + problem.prior_cost(trial)
-        report.evaluations += 1
         report.cost.append(trial_cost)
-        ratio = (cost - trial_cost) / step.predicted
-        if ratio > 0:
+        gained = cost - trial_cost
+        if gained > 0:
             geometry, local, cost = trial, trial_local, trial_cost
-            damping = max(damping * (0.1 if ratio > 0.5 else 0.5), 1e-6)
+            damping = max(damping * (0.1 if gained > 0.5 * step.predicted else 0.5), 1e-6)
+            if gained < enough:
+                report.reason = "converged"
+                break
         else:
             damping = max(damping * 10.0, 1e-2)
             if damping > 1e6:
-                reason = "no step lowers the cost"
+                report.reason = "no step lowers the cost"
                 break
-    report.reasons.append(f"stage {stage}: {reason}")
-    return geometry, local
+    return geometry, local, report
 
 
 def _rotation_vectors(matrices: NDArray[np.float64]) -> NDArray[np.float64]:

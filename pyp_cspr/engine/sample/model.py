@@ -140,12 +140,33 @@ def equivalent_chains(model: Any, order: int) -> List[NDArray]:
 
 
 def centre_model(model: Any, order: int = 1) -> None:
-    """Put the mean of all atoms at the origin; for ``order`` > 1 the n-fold axis on z first. Raises InputError without one."""
-    if order > 1:
-        transform(model, *cyclic_frame(equivalent_chains(model, order)))
-        transform(model, np.eye(3), np.array([0.0, 0.0, positions(model)[:, 2].mean()]))
-    else:
+    """Put the mean of all atoms at the origin; for ``order`` > 1 the n-fold axis on z first. Raises InputError without one.
+
+    The chains of a deposited model differ a little. A truth with an exact symmetry is worth more here, so for ``order`` > 1
+    the first chain is repeated and the others are left out.
+    """
+    if order == 1:
         transform(model, np.eye(3), positions(model).mean(axis=0))
+        return
+    transform(model, *cyclic_frame(equivalent_chains(model, order)))
+    _repeat_first_chain(model, order)
+    transform(model, np.eye(3), np.array([0.0, 0.0, positions(model)[:, 2].mean()]))
+
+
+def _repeat_first_chain(model: Any, order: int) -> None:
+    import gemmi
+
+    most = max(chain.count_atom_sites() for chain in model)
+    first = next(chain for chain in model if chain.count_atom_sites() > 0.9 * most).name  # not a ligand or water
+    for name in [chain.name for chain in model if chain.name != first]:
+        model.remove_chain(name)
+    for turn in range(1, order):
+        copy = model[0].clone()
+        copy.name = f"{first}{turn}"
+        angle = 2.0 * np.pi * turn / order
+        matrix = [[np.cos(angle), -np.sin(angle), 0.0], [np.sin(angle), np.cos(angle), 0.0], [0.0, 0.0, 1.0]]
+        copy.whole().transform_pos_and_adp(gemmi.Transform(gemmi.Mat33(matrix), gemmi.Vec3(0.0, 0.0, 0.0)))
+        model.add_chain(copy)
 
 
 def potential_grid(model: Any, spacing: float) -> Tuple[NDArray[np.float32], NDArray[np.float32], float]:

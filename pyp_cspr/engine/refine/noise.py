@@ -1,0 +1,109 @@
+"""Signal amplitude and noise power of every exposure, shell by shell, measured against the current model.
+
+With X the coefficients, Y0 = C V e the model, and sums over the particles of an exposure e in a shell b,
+
+    a = sum Re(X Y0*) / sum |Y0|^2,    s^2 = mean |X - a Y0|^2,
+
+where the amplitude is smoothed by what is known of it: a_e(k) = g_e exp(-B_e k^2 / 4) d_e(k) c(k), with the dose filter and
+thickness d_e to start from, one curve c for the series, and a factor and a B-factor for each exposure. The weight of an exposure
+is a^2 / s^2: damage, ice and motion lower it by themselves.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+B_FACTORS = np.arange(-100.0, 801.0, 25.0)  # square angstrom, tried for each exposure relative to the series' curve
+ROUNDS = 4  # of fitting the curve and the exposures in turn
+
+
+class ShellSums(NamedTuple):
+    """Sums over the projections of each exposure and shell, ``(E, shells)``."""
+
+    match: NDArray[np.float64]  # Re X Y0*
+    model: NDArray[np.float64]  # |Y0|^2
+    data: NDArray[np.float64]  # |X|^2
+    count: NDArray[np.float64]
+
+
+class Spectra(NamedTuple):
+    """``amplitude`` a and ``noise`` s^2, ``(E, shells)``; ``factor`` g and ``b_factor`` B of each exposure ``(E,)``."""
+
+    amplitude: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    factor: NDArray[np.float64]
+    b_factor: NDArray[np.float64]
+
+
+def shell_totals(values: NDArray, shell: NDArray, shells: int) -> NDArray[np.float64]:
+    """Sum of ``values`` (Q, n) over the projections and over each shell: ``(shells,)``."""
+    return np.bincount(shell, np.asarray(values, dtype=np.float64).sum(axis=0), minlength=shells)
+
+
+def smooth(values: NDArray, count: NDArray) -> NDArray[np.float64]:
+    """Mean over three shells (weights 1, 2, 1 times ``count``); shells that hold nothing take a neighbour's."""
+    weights = np.where(count > 0, count, 0.0)
+    padded = np.pad(weights * np.where(count > 0, values, 0.0), ((0, 0), (1, 1)))
+    norm = np.pad(weights, ((0, 0), (1, 1)))
+    top = 0.25 * padded[:, :-2] + 0.5 * padded[:, 1:-1] + 0.25 * padded[:, 2:]
+    bottom = 0.25 * norm[:, :-2] + 0.5 * norm[:, 1:-1] + 0.25 * norm[:, 2:]
+    result = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+    for row, good in zip(result, bottom > 0):
+        if good.any():
+            where = np.arange(len(row))
+            row[~good] = row[good][np.abs(where[~good, None] - where[good]).argmin(axis=1)]
+    return result
+
+
+def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:
+    """Amplitudes and noise from the sums; ``prior`` d_e(k) ``(E, shells)`` and ``k`` in 1/angstrom ``(shells,)``.
+
+    An exposure in which nothing matches the model keeps a small amplitude, so that it weighs little and is still refined.
+    """
+    exposures = len(prior)
+    factor, b_factor = np.ones(exposures), np.zeros(exposures)
+    noise = _noise(sums, np.zeros_like(prior))
+    seen = sums.count.sum(axis=0) > 0
+    curve = np.ones(len(k))
+    for _ in range(ROUNDS):
+        shape = prior * factor[:, None] * np.exp(-0.25 * b_factor[:, None] * k**2)
+        top = (shape * sums.match / noise).sum(axis=0)
+        bottom = (shape**2 * sums.model / noise).sum(axis=0)
+        raw = np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+        weights = np.where(seen, bottom, 0.0)[None]
+        curve = smooth(raw[None], weights)[0]
+        curve = np.maximum(curve, 0.02 * curve.max(initial=1e-12))
+        factor, b_factor = _fit_exposures(sums, prior * curve, noise, k)
+        # The curve holds the scale of the series, the exposures only what differs between them.
+        factor = factor / max(np.median(factor), 1e-12)
+        b_factor = b_factor - np.median(b_factor)
+        amplitude = prior * curve * factor[:, None] * np.exp(-0.25 * b_factor[:, None] * k**2)
+        scale = (amplitude * sums.match / noise).sum() / max((amplitude**2 * sums.model / noise).sum(), 1e-300)
+        amplitude = amplitude * max(scale, 1e-6)
+        noise = _noise(sums, amplitude)
+    return Spectra(amplitude, noise, factor, b_factor)
+
+
+def _fit_exposures(sums: ShellSums, shape: NDArray, noise: NDArray, k: NDArray) -> tuple[NDArray, NDArray]:
+    """The factor and B-factor of each exposure that explain most: the maximum of (sum a A)^2 / sum a^2 B over B-factors."""
+    damp = np.exp(-0.25 * B_FACTORS[:, None, None] * k**2)  # (tried, 1, shells)
+    top = (damp * shape * sums.match / noise).sum(axis=-1)  # (tried, E)
+    bottom = np.maximum((damp**2 * shape**2 * sums.model / noise).sum(axis=-1), 1e-300)
+    gain = np.maximum(top, 0.0) ** 2 / bottom
+    # Without signal any B-factor explains as much; a weak prior of 200 A^2 about none decides.
+    best = (gain - 0.5 * (B_FACTORS[:, None] / 200.0) ** 2).argmax(axis=0)
+    picked = np.arange(len(shape))
+    factor = np.maximum(top[best, picked] / bottom[best, picked], 0.05)
+    return factor, B_FACTORS[best]
+
+
+def _noise(sums: ShellSums, amplitude: NDArray) -> NDArray[np.float64]:
+    """Mean square residual, smoothed, and not below a thousandth of the exposure's mean."""
+    residual = sums.data - 2.0 * amplitude * sums.match + amplitude**2 * sums.model
+    power = np.divide(residual, sums.count, out=np.zeros_like(residual), where=sums.count > 0)
+    power = smooth(power, sums.count)
+    floor = 1e-3 * (residual.sum(axis=1) / np.maximum(sums.count.sum(axis=1), 1.0))
+    return np.maximum(power, np.maximum(floor[:, None], 1e-12))
