@@ -142,6 +142,8 @@ def test_circles_lie_on_the_particles(shape):
         # Which drawn pixel lies under the circle's centre: it must be a bright one.
         column = int((x - left) / (right - left) * array.shape[1])
         row = int((y - bottom) / (top - bottom) * array.shape[0])
+        assert 0 <= row < array.shape[0]
+        assert 0 <= column < array.shape[1]
         assert array[row, column] > 0.6 * array.max()
     assert picture.origin == "lower"
     assert len(figure_png(figure)) > 1000
