@@ -5,7 +5,7 @@ With X the coefficients, Y0 = C V e the model, and sums over the particles of an
     a = sum Re(X Y0*) / sum |Y0|^2,    s^2 = mean |X - a Y0|^2,
 
 where the amplitude is smoothed by what is known of it: a_e(k) = g_e exp(-B_e k^2 / 4) d_e(k) c(k), with the dose filter and
-thickness d_e to start from, one curve c for the series, and a factor and a B-factor for each exposure. The weight of an exposure
+thickness d_e to start from, one curve c for the series, and a factor and a B-factor for each exposure. Its weight
 is a^2 / s^2: damage, ice and motion lower it by themselves.
 """
 

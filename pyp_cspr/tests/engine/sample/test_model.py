@@ -49,11 +49,11 @@ def test_threefold_axis_is_z_through_the_origin(hexon):
     for first, second in ((0, 1), (1, 2), (2, 0)):
         forth, back = (chains[first] @ rotation_z(angle).T for angle in (120, -120))
         rmsd = min(np.sqrt(np.mean(np.sum((turned - chains[second]) ** 2, axis=1))) for turned in (forth, back))
-        assert rmsd < 1.5  # the model's chains are not identical: 0.9 A after the best superposition
+        assert rmsd < 1e-4  # the deposited chains differ by 0.9 A; the sample repeats the first
     assert np.allclose(np.concatenate(chains).mean(axis=0)[:2], 0, atol=0.05)
     assert abs(atomic.positions(hexon)[:, 2].mean()) < 1e-6
     first = chains[0].mean(axis=0)
-    assert abs(first[1]) < 1e-6
+    assert abs(first[1]) < 0.5  # the frame is that of the residues which all deposited chains have
     assert first[0] > 10
 
 
