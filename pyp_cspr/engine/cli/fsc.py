@@ -1,7 +1,8 @@
 """Compare two half maps: Fourier shell correlation, unmasked, masked, phase-randomised and corrected.
 
 A and B are MRC maps of the same box and pixel. The mask is made from their average (--mask auto), left out (--mask none) or
-read from a file. The resolution is where the corrected curve (Chen et al. 2013) falls below 0.143.
+read from a file. With a reference as B, --mask b makes it from B alone, and --mirror compares with the other hand of B. The
+resolution is where the corrected curve (Chen et al. 2013) falls below 0.143.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Dict, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.filters import mirrored, soft_mask
 from ..core.fsc import resolutions
 from ..errors import InputError
 from ..io.mrc import read_map, write_map
@@ -25,7 +27,10 @@ from .options import add_json
 def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="first half map")
     parser.add_argument("b", metavar="B", help="second half map")
-    parser.add_argument("--mask", default="auto", metavar="auto|none|FILE", help="mask (%(default)s)")
+    parser.add_argument("--mask", default="auto", metavar="auto|b|none|FILE",
+                        help="from the average of both, from B, none, or a map (%(default)s)")
+    parser.add_argument("--mirror", action="store_true", help="mirror B in z first")
+    parser.add_argument("--shells", type=int, nargs=2, metavar=("LOW", "HIGH"), help="print the mean of each curve over shells")
     parser.add_argument("--pixel", type=float, default=0.0, metavar="A", help="pixel size, instead of the files'")
     parser.add_argument("--out", metavar="CSV", help="write the curves: shell, resolution and the four curves")
     parser.add_argument("--mask-out", metavar="MRC", help="write the mask that was used")
@@ -86,21 +91,35 @@ def describe(compared: Comparison, box: int, pixel: float) -> Dict[str, Any]:
     }
 
 
+def mean_over(compared: Comparison, low: int, high: int) -> Dict[str, float]:
+    """Mean of each curve over shells ``low`` to ``high``, both included. Raises InputError for shells that are not there."""
+    last = len(compared.curves["unmasked"]) - 1
+    if not 1 <= low <= high <= last:
+        raise InputError(f"--shells {low} {high}: they must be from 1 to {last}, the smaller first")
+    return {name: float(compared.curves[name][low : high + 1].mean()) for name in CURVES}
+
+
 def _finite(value: float) -> Union[float, None]:
     return float(value) if np.isfinite(value) else None
 
 
 def main(args: argparse.Namespace) -> int:
     a, b, pixel = read_pair(args.a, args.b, args.pixel)
-    mask: Union[str, NDArray] = args.mask if args.mask in ("auto", "none") else _read_mask(args.mask, len(a))
+    mask: Union[str, NDArray] = args.mask if args.mask in ("auto", "b", "none") else _read_mask(args.mask, len(a))
     if args.threads < 1 or args.seed < 0:
         raise InputError("--threads must be at least 1 and --seed at least 0")
+    if args.mirror:
+        b = mirrored(b)
+    if args.mask == "b":
+        mask = soft_mask(b, pixel, threads=args.threads).values
     compared = compare_halves(a, b, pixel, mask, seed=args.seed, threads=args.threads)
     if args.out:
         write_fsc(Path(args.out), compared.curves, pixel * len(a))
     if args.mask_out:
         write_map(args.mask_out, compared.mask, pixel)
     values = describe(compared, len(a), pixel)
+    if args.shells:
+        values["mean"] = mean_over(compared, *args.shells)
     if args.json:
         print_json(values)
         return 0
@@ -108,6 +127,8 @@ def main(args: argparse.Namespace) -> int:
     for shell in range(1, len(values["shell"])):
         row = " ".join(f"{compared.curves[name][shell]:9.3f}" for name in CURVES)
         print(f"{shell:5d} {values['resolution'][shell]:9.2f} {row}")
+    for name, mean in values.get("mean", {}).items():
+        print(f"mean over shells {args.shells[0]} to {args.shells[1]}, {name}: {mean:.4f}")
     for entry in compared.journal:
         value = "" if entry["value"] is None else f": {entry['value']:.6g} {entry.get('unit', '')}".rstrip()
         print(f"{entry['message']}{value}")

@@ -228,3 +228,9 @@ def _upsample(volume: NDArray, box: int) -> NDArray[np.float32]:
     out = np.matmul(volume, matrix.T)  # x
     out = np.matmul(matrix, out)  # y
     return np.ascontiguousarray(np.tensordot(matrix, out, axes=(1, 0)))  # z
+
+
+def mirrored(volume: NDArray) -> NDArray:
+    """The volume with z -> -z about voxel N // 2: the other hand."""
+    flipped = volume[::-1]
+    return np.roll(flipped, 1, axis=0) if len(volume) % 2 == 0 else flipped

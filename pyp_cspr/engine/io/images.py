@@ -5,7 +5,7 @@ Both sources answer one call: these particles, in this exposure, at these positi
 
 from __future__ import annotations
 
-from typing import Dict, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,6 @@ BLOCK_PIXELS = 32_768  # of a statistics block: float64, it stays in the process
 OUTLIER = 8.0  # standard deviations: X-rays and hot pixels, beyond what 10^8 pixels of noise reach
 MOST_OUTLIERS = 1e-4  # of the pixels
 CLIP_ROUNDS = 4
-STACK_CACHE_BYTES = 128 * 1024**2  # of extracted stacks, held whole so that each file is opened once and not once per tilt
 
 
 class SeriesImages:
@@ -118,6 +117,15 @@ class RawImages(SeriesImages):
         return self._statistics[exposure_row]
 
 
+class _OnDisk(NamedTuple):
+    """Where the images of a stack lie. Images are read one by one: thousands of stacks cannot all be kept open."""
+
+    path: str
+    offset: int  # bytes
+    dtype: np.dtype
+    slices: NDArray[np.int64]  # image of each exposure of the series, -1: none
+
+
 class StackImages(SeriesImages):
     """Crops that another program cut: a stack per particle with an image per exposure.
 
@@ -130,9 +138,7 @@ class StackImages(SeriesImages):
         self._dataset, self._series = dataset, series
         self.contrast = np.float32(dataset.series["contrast"][series])
         self._columns = {int(row): column for column, row in enumerate(dataset.exposures_of(series))}
-        self._slices: Dict[int, NDArray[np.int64]] = {}
-        self._cache: Dict[int, NDArray] = {}
-        self._cached_bytes = 0
+        self._stacks: Dict[int, _OnDisk] = {}
 
     def crops(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Crops:
         table = self._dataset.particles
@@ -153,29 +159,25 @@ class StackImages(SeriesImages):
         return fit_box(images, box), centre, np.ones(len(rows), np.float32)
 
     def _image(self, row: int, column: int) -> NDArray:
-        data = self._cache.get(row)
-        if data is None:
-            data = self._open(row)
-        index = int(self._slices[row][column])
+        stack = self._stacks.get(row)
+        if stack is None:
+            stack = self._stacks[row] = self._open(row)
+        index = int(stack.slices[column])
         if index < 0:
             raise ValueError(f"particle {row} is not visible in exposure {column} of its series")
-        if row not in self._cache:
-            self.bytes_read += data[index].nbytes
-        return data[index]
+        count = self.box * self.box
+        image = np.fromfile(stack.path, stack.dtype, count, offset=stack.offset + index * count * stack.dtype.itemsize)
+        if len(image) != count:
+            raise InputError(f"{stack.path}: ends before image {index + 1}; it has changed, start again")
+        self.bytes_read += image.nbytes
+        return image.reshape(self.box, self.box)
 
-    def _open(self, row: int) -> NDArray:
+    def _open(self, row: int) -> _OnDisk:
         stack = open_stack(str(self._dataset.particles["stack"][row]))
-        if row not in self._slices:
-            check_stack(stack, self._dataset, self._series, row)
-            slices = stack_slices(self._dataset, row, stack.n)
-            assert slices is not None  # check_stack refuses such stacks
-            self._slices[row] = slices
-        if self._cached_bytes + stack.data.nbytes > STACK_CACHE_BYTES:
-            return stack.data
-        self._cache[row] = np.array(stack.data)
-        self._cached_bytes += stack.data.nbytes
-        self.bytes_read += stack.data.nbytes
-        return self._cache[row]
+        check_stack(stack, self._dataset, self._series, row)
+        slices = stack_slices(self._dataset, row, stack.n)
+        assert slices is not None  # check_stack refuses such stacks
+        return _OnDisk(stack.path, int(stack.data.offset), stack.data.dtype, slices)  # type: ignore[attr-defined]
 
 
 def open_images(dataset: Dataset, series: int) -> SeriesImages:

@@ -8,6 +8,7 @@ from typing import Any, Dict, List
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.filters import mirrored
 from ..core.geometry import matrix_to_tilt, tilt_to_matrix
 from ..core.projection import Reference
 from ..errors import InputError
@@ -64,12 +65,6 @@ def inside_fraction(dataset: Dataset, series: int) -> NDArray[np.float64]:
     high = np.minimum(u + side / 2, size / 2)
     fraction: NDArray[np.float64] = (np.clip(high - low, 0, None) / side).prod(axis=-1)
     return fraction
-
-
-def mirrored(volume: NDArray) -> NDArray:
-    """The volume with z -> -z about voxel N // 2: the other hand."""
-    flipped = volume[::-1]
-    return np.roll(flipped, 1, axis=0) if len(volume) % 2 == 0 else flipped
 
 
 def with_signs(dataset: Dataset, tilt_sign: int, hand_sign: int) -> Dataset:

@@ -43,7 +43,7 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
     if missing:
         names = ", ".join(f"{task.index:04d} ({', '.join(task.series)})" for task in missing[:5])
         raise CsprError(f"{store.folder}: {len(missing)} of {len(tasks)} chunks are not finished: {names}; run them first")
-    halves = add_sums(store, tasks, grid, settings.symmetry)
+    halves = add_sums(store, tasks, grid, settings.symmetry, threads)
     added = time.perf_counter()
     result = finalise(halves[0], halves[1], grid.pixel, seed=settings.seed, threads=threads)
     finalised = time.perf_counter()
@@ -70,7 +70,9 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
     return summary
 
 
-def add_sums(store: RunStore, tasks: List[ChunkTask], grid: MapGrid, symmetry: str) -> Tuple[Accumulator, Accumulator]:
+def add_sums(
+    store: RunStore, tasks: List[ChunkTask], grid: MapGrid, symmetry: str, threads: int = 1
+) -> Tuple[Accumulator, Accumulator]:
     """Both half-sets' sums over all chunks, in float64, in the order of the chunks, and their symmetry applied."""
     halves = []
     matrices = group_matrices(symmetry)
@@ -79,7 +81,7 @@ def add_sums(store: RunStore, tasks: List[ChunkTask], grid: MapGrid, symmetry: s
         for task in tasks:
             total.add(store.read_sum(task.index, half, grid))
         if len(matrices) > 1:
-            total.symmetrise(matrices)
+            total.symmetrise(matrices, threads)
         halves.append(total)
     return halves[0], halves[1]
 

@@ -23,6 +23,7 @@ from .postprocess import Journal, compare_transforms
 # swamp the half maps otherwise. Measured with 2 to 20 particles of +-60 degrees: 0.1 gives the best FSC to the truth (0.63
 # against 0.60 at 0.02 and 0.54 at 0.003, half Nyquist), and costs 0.003 of it without noise. A Wiener filter needs no more than
 # a guard against division by nearly nothing.
+LEAST_SIGNAL = 0.01  # FSC below which the Wiener filter does not go
 LEAST_WEIGHT = 0.1
 LEAST_WEIGHT_WIENER = 1e-3
 BLOCK_ELEMENTS = 1 << 20
@@ -119,9 +120,11 @@ def _sharpen(
 
 
 def signal_curve(corrected: NDArray) -> NDArray[np.float64]:
-    """The FSC as a signal-to-noise ratio may be taken from it: 0..0.999, and 0 from its first shell at or below 0 on.
+    """The FSC as a signal-to-noise ratio may be taken from it: ``LEAST_SIGNAL`` to 0.999.
 
-    The first two shells, where few coefficients lie, take the value of the third if they are lower.
+    From the first shell at or below 0 on it is ``LEAST_SIGNAL``: what little is there is damped to a hundredth, not removed, so
+    that a map can still be compared with a better one. The first two shells, where few coefficients lie, take the value of
+    the third if they are lower.
     """
     curve = np.clip(np.asarray(corrected, dtype=np.float64), 0.0, 0.999)
     if len(curve) > 3:
@@ -129,7 +132,7 @@ def signal_curve(corrected: NDArray) -> NDArray[np.float64]:
     gone = np.flatnonzero(curve <= 0.0)
     if len(gone):
         curve[gone[0] :] = 0.0
-    return curve
+    return np.maximum(curve, LEAST_SIGNAL)
 
 
 def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) -> NDArray[np.float32]:
