@@ -43,7 +43,7 @@ def assert_same_maps(one, two, tolerance: float) -> None:
         assert np.linalg.norm(got - expected) <= tolerance * np.linalg.norm(expected), name
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [("--tasks-per-chunk", "2"), ("--tasks-per-chunk", "1", "--processes", "2"),
                                      ("--tasks-per-chunk", "3", "--threads", "2", "--memory", "0.01")])
 def test_maps_do_not_depend_on_chunks_processes_threads_or_memory(small_sample, whole, tmp_path, options) -> None:
@@ -126,7 +126,7 @@ def test_a_damaged_chunk_is_found_and_made_again(small_sample, tmp_path) -> None
     assert_same_maps(good, out, 0.0)
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_killed_at_ten_moments_the_map_is_the_same(small_sample, tmp_path) -> None:
     """SIGKILL of the whole process group at random moments, then the same command again; finished chunks are not redone."""

@@ -29,7 +29,8 @@ def test_hexon_reference_is_threefold_about_z_and_centred(hexon):
     axis = np.arange(32) - 16
     inside = np.clip(reference, 0, None)
     centre = [(inside.sum(axis=other) @ axis) / inside.sum() for other in ((1, 2), (0, 2), (0, 1))]
-    assert np.abs(centre).max() < 0.1  # pixels
+    assert np.abs(centre[1:]).max() < 0.05  # pixels; on the threefold axis
+    assert abs(centre[0]) < 0.2  # along it, the mean of the atoms and of the density differ a little
     # an odd cube centred on pixel 16: scipy turns about the middle of the array
     cube = reference[1:, 1:, 1:]
     turned = rotate(cube, 120, axes=(1, 2), reshape=False, order=3)
