@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 
 from ..io.mrc import read_map
 from ..io.relion import read_dataset
-from ..pipeline.check import score_signs, survey
+from ..pipeline.check import check_cube, score_signs, survey
 from ..pipeline.resources import cores
 from . import print_json
 from .options import add_data, add_json, progress_bar
@@ -35,6 +35,7 @@ def main(args: argparse.Namespace) -> int:
     signs: List[Dict[str, Any]] = []
     if args.reference:
         reference, pixel = read_map(args.reference)
+        check_cube(reference)
         total = 4 * min(args.particles, len(dataset.particles)) * max(row["tilts"] for row in rows)
         with progress_bar(total, "check", " projections") as progress:
             signs = score_signs(dataset, reference, pixel, args.resolution, args.particles, args.threads or cores(), args.seed,

@@ -9,6 +9,7 @@ import argparse
 
 from ..pipeline.plan import plan_run
 from ..pipeline.reconstruct import reconstruct
+from ..pipeline.resources import check_machine
 from . import print_json
 from .options import add_json, add_machine, add_plan, progress_bar, settings_of
 
@@ -23,6 +24,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     settings = settings_of(args)
+    check_machine(args.processes, args.threads, args.memory)
     store = plan_run(args.data, args.out, settings, args.tasks_per_chunk, args.overwrite)
     with progress_bar(store.plan()["n_projections"], "reconstruct", " projections") as progress:
         summary = reconstruct(args.data, args.out, settings, args.tasks_per_chunk, args.processes, args.threads, args.memory,

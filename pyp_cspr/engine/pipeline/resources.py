@@ -32,15 +32,20 @@ def available_memory() -> int:
         return 4 * GIB
 
 
+def check_machine(processes: int, threads: int, memory: float) -> None:
+    """Raise InputError for numbers that cannot be."""
+    if processes < 0 or threads < 0:
+        raise InputError(f"processes {processes}, threads {threads}; they must be 0 (choose) or above")
+    if memory < 0:
+        raise InputError(f"memory {memory:g} GB; it must be 0 (choose) or above")
+
+
 def share_out(processes: int, threads: int, memory: float, chunks: int) -> tuple[int, int, int]:
     """(processes, threads, bytes for each process) from the user's numbers, where 0 means: choose.
 
     Raises InputError for numbers that cannot be.
     """
-    if processes < 0 or threads < 0:
-        raise InputError(f"processes {processes}, threads {threads}; they must be 0 (choose) or above")
-    if memory < 0:
-        raise InputError(f"memory {memory:g} GB; it must be above 0")
+    check_machine(processes, threads, memory)
     count = processes or max(1, min(cores(), chunks))
     each = threads or max(1, cores() // count)
     total = memory * GIB if memory else 0.5 * available_memory()
