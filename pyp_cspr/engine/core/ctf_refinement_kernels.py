@@ -1,0 +1,292 @@
+"""Kernel of ``ctf_refinement.py``: cost, gradient and Gauss-Newton matrix in pose and CTF parameters, from unweighted data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._jit import jit
+from .weighting_kernels import sine_of_turns
+
+CHUNK = 128  # coefficients that are worked on at a time: their scratch stays in the first-level cache
+SUMS = 55  # see ``evaluate_ctf``
+
+
+@jit
+def evaluate_ctf(
+    out, data, rows, to_data, to_weight, exposure, form, constant, quartic, matrices, shifts, cubes, which, origin, line, plane,
+    kx, ky, count, limit, start, stop,
+):
+    """out[p, :] = the 55 sums of projections ``start`` to ``stop``.
+
+    ``data`` float32 (Q, 2 n) is X and ``rows[p]`` the row of p in it; ``to_data`` a / s^2 and ``to_weight`` a^2 / s^2 are
+    float32 (E, n), their row ``exposure[p]``. chi in turns is the quadratic ``form`` float64 (P, 3) of (kx, ky) in Fourier pixels plus
+    ``constant`` (P,) minus ``quartic`` |k|^4. The others as in ``refinement_kernels.evaluate``.
+
+    The sums, with V the slice, C the CTF and C' its derivative by chi, w the weight, z = Re X* V e a / s^2, g the slice's
+    derivatives by a rotation, k = (kx, ky), t = (k^2, kx^2 - ky^2, 2 kx ky, 1), the first three over ``limit``^2:
+    0 C z; 1-3 C Re X* g e; 4-5 C Re X* dV/ds e; 6 w C^2 |V|^2; 7-9 w C^2 Re V* g; 10-15 w C^2 Re g* g (xx xy xz yy yz zz);
+    16-21 w C^2 Re g* dV/ds (xx xy yx yy zx zy); 22-24 w C^2 |V|^2 (kx^2 kxky ky^2); 25-28 C' z t; 29-32 w C C' |V|^2 t;
+    33-44 w C C' Re V* g t (g slow, t fast); 45-54 w C'^2 |V|^2 t t (11 12 13 14 22 23 24 33 34 44).
+    """
+    xs = np.empty(CHUNK, np.float32)
+    ys = np.empty(CHUNK, np.float32)
+    zs = np.empty(CHUNK, np.float32)
+    flip = np.empty(CHUNK, np.float32)
+    offsets = np.empty(CHUNK, np.int32)
+    vr = np.empty(CHUNK, np.float32)
+    vi = np.empty(CHUNK, np.float32)
+    axr = np.empty(CHUNK, np.float32)
+    axi = np.empty(CHUNK, np.float32)
+    ayr = np.empty(CHUNK, np.float32)
+    ayi = np.empty(CHUNK, np.float32)
+    azr = np.empty(CHUNK, np.float32)
+    azi = np.empty(CHUNK, np.float32)
+    dr = np.empty(CHUNK, np.float32)
+    di = np.empty(CHUNK, np.float32)
+    ctf = np.empty(CHUNK, np.float32)
+    slope = np.empty(CHUNK, np.float32)
+    width = 2 * limit + 1
+    table = np.empty((4, width), np.float32)
+    one = np.float32(1.0)
+    unit = np.float32(1.0 / (limit * limit))
+    twopi = 2.0 * np.pi
+    for p in range(start, stop):
+        row = rows[p]
+        cube = cubes[which[p]]
+        e = exposure[p]
+        axx, axy, ayy, offset = form[p, 0], 2.0 * form[p, 1], form[p, 2], constant[p]
+        xx, xy, xz = np.float32(matrices[p, 0, 0]), np.float32(matrices[p, 0, 1]), np.float32(matrices[p, 0, 2])
+        yx, yy, yz = np.float32(matrices[p, 1, 0]), np.float32(matrices[p, 1, 1]), np.float32(matrices[p, 1, 2])
+        zx, zy, zz = np.float32(matrices[p, 2, 0]), np.float32(matrices[p, 2, 1]), np.float32(matrices[p, 2, 2])
+        for k in range(width):
+            angle_x = twopi * (k - limit) * shifts[p, 0]
+            angle_y = twopi * (k - limit) * shifts[p, 1]
+            table[0, k] = np.cos(angle_x)
+            table[1, k] = np.sin(angle_x)
+            table[2, k] = np.cos(angle_y)
+            table[3, k] = np.sin(angle_y)
+        for s in range(SUMS):
+            out[p, s] = 0.0
+        for low in range(0, count, CHUNK):
+            size = min(CHUNK, count - low)
+            for j in range(size):
+                fx, fy = np.float32(kx[low + j]), np.float32(ky[low + j])
+                x = fx * xx + fy * yx
+                y = fx * xy + fy * yy
+                z = fx * xz + fy * yz
+                sign = one if x >= 0 else -one
+                x *= sign
+                y = y * sign + np.float32(origin)
+                z = z * sign + np.float32(origin)
+                ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+                xs[j] = x - np.float32(ix)
+                ys[j] = y - np.float32(iy)
+                zs[j] = z - np.float32(iz)
+                flip[j] = sign
+                offsets[j] = 2 * (iz * plane + iy * line + ix)
+            for j in range(size):
+                o = offsets[j]
+                q = o + 2 * line
+                r = o + 2 * plane
+                t = r + 2 * line
+                x, y, z = xs[j], ys[j], zs[j]
+                d00r, d00i = cube[o + 2] - cube[o], cube[o + 3] - cube[o + 1]
+                d01r, d01i = cube[q + 2] - cube[q], cube[q + 3] - cube[q + 1]
+                d10r, d10i = cube[r + 2] - cube[r], cube[r + 3] - cube[r + 1]
+                d11r, d11i = cube[t + 2] - cube[t], cube[t + 3] - cube[t + 1]
+                c00r, c00i = cube[o] + x * d00r, cube[o + 1] + x * d00i
+                c01r, c01i = cube[q] + x * d01r, cube[q + 1] + x * d01i
+                c10r, c10i = cube[r] + x * d10r, cube[r + 1] + x * d10i
+                c11r, c11i = cube[t] + x * d11r, cube[t + 1] + x * d11i
+                b0r, b0i = c01r - c00r, c01i - c00i
+                b1r, b1i = c11r - c10r, c11i - c10i
+                e0r, e0i = c00r + y * b0r, c00i + y * b0i
+                e1r, e1i = c10r + y * b1r, c10i + y * b1i
+                azr[j] = e1r - e0r
+                azi[j] = e1i - e0i
+                vr[j] = e0r + z * azr[j]
+                vi[j] = e0i + z * azi[j]
+                ayr[j] = b0r + z * (b1r - b0r)
+                ayi[j] = b0i + z * (b1i - b0i)
+                f0r, f0i = d00r + y * (d01r - d00r), d00i + y * (d01i - d00i)
+                f1r, f1i = d10r + y * (d11r - d10r), d10i + y * (d11i - d10i)
+                axr[j] = f0r + z * (f1r - f0r)
+                axi[j] = f0i + z * (f1i - f0i)
+            for j in range(size):  # conj(X) e a / s^2
+                a, b = kx[low + j] + limit, ky[low + j] + limit
+                er = table[0, a] * table[2, b] - table[1, a] * table[3, b]
+                ei = -(table[0, a] * table[3, b] + table[1, a] * table[2, b])
+                xr, xi = data[row, 2 * (low + j)], data[row, 2 * (low + j) + 1]
+                dr[j] = to_data[e, low + j] * (xr * er + xi * ei)
+                di[j] = to_data[e, low + j] * (xr * ei - xi * er)
+            for j in range(size):
+                x, y = np.float64(kx[low + j]), np.float64(ky[low + j])
+                k2 = x * x + y * y
+                turns = axx * x * x + axy * x * y + ayy * y * y + offset - quartic * k2 * k2
+                ctf[j] = sine_of_turns(np.float32(turns - np.rint(turns)))
+                turns += 0.25
+                slope[j] = sine_of_turns(np.float32(turns - np.rint(turns)))
+            # The slice's derivatives by a rotation replace those by the cube's axes. Of a Friedel mate, V = conj V(-s), the
+            # real derivatives change sign, the imaginary ones do not.
+            for j in range(size):
+                fx, fy = np.float32(kx[low + j]), np.float32(ky[low + j])
+                sign = flip[j]
+                gxr, gyr, gzr = axr[j] * sign, ayr[j] * sign, azr[j] * sign
+                gxi, gyi, gzi = axi[j], ayi[j], azi[j]
+                mxr, mxi = xx * gxr + xy * gyr + xz * gzr, xx * gxi + xy * gyi + xz * gzi
+                myr, myi = yx * gxr + yy * gyr + yz * gzr, yx * gxi + yy * gyi + yz * gzi
+                mzr, mzi = zx * gxr + zy * gyr + zz * gzr, zx * gxi + zy * gyi + zz * gzi
+                vi[j] *= sign
+                axr[j], axi[j] = -fy * mzr, -fy * mzi
+                ayr[j], ayi[j] = fx * mzr, fx * mzi
+                azr[j], azi[j] = fy * mxr - fx * myr, fy * mxi - fx * myi
+            # with the data
+            s0 = s1 = s2 = s3 = s4 = s5 = q1 = q2 = q3 = q4 = np.float32(0.0)
+            for j in range(size):
+                fx, fy = np.float32(kx[low + j]), np.float32(ky[low + j])
+                c = ctf[j]
+                z = dr[j] * vr[j] - di[j] * vi[j]
+                yr, yi = c * dr[j], c * di[j]
+                s0 += c * z
+                s1 += yr * axr[j] - yi * axi[j]
+                s2 += yr * ayr[j] - yi * ayi[j]
+                s3 += yr * azr[j] - yi * azi[j]
+                turned = yr * vi[j] + yi * vr[j]
+                s4 += fx * turned
+                s5 += fy * turned
+                z *= slope[j]
+                q1 += z * (fx * fx + fy * fy)
+                q2 += z * (fx * fx - fy * fy)
+                q3 += z * (fx * fy)
+                q4 += z
+            out[p, 0] += s0
+            out[p, 1] += s1
+            out[p, 2] += s2
+            out[p, 3] += s3
+            out[p, 4] += s4
+            out[p, 5] += s5
+            out[p, 25] += unit * q1
+            out[p, 26] += unit * q2
+            out[p, 27] += np.float32(2.0) * unit * q3
+            out[p, 28] += q4
+            # with the model, pose against pose
+            s6 = s7 = s8 = s9 = np.float32(0.0)
+            hxx = hxy = hxz = hyy = hyz = hzz = np.float32(0.0)
+            pxx = pxy = pyx = pyy = pzx = pzy = np.float32(0.0)
+            qxx = qxy = qyy = np.float32(0.0)
+            for j in range(size):
+                fx, fy = np.float32(kx[low + j]), np.float32(ky[low + j])
+                w = to_weight[e, low + j] * ctf[j] * ctf[j]
+                r1r, r1i, r2r, r2i, r3r, r3i = axr[j], axi[j], ayr[j], ayi[j], azr[j], azi[j]
+                wr, wi = w * vr[j], w * vi[j]
+                power = wr * vr[j] + wi * vi[j]
+                s6 += power
+                s7 += wr * r1r + wi * r1i
+                s8 += wr * r2r + wi * r2i
+                s9 += wr * r3r + wi * r3i
+                hxx += w * (r1r * r1r + r1i * r1i)
+                hxy += w * (r1r * r2r + r1i * r2i)
+                hxz += w * (r1r * r3r + r1i * r3i)
+                hyy += w * (r2r * r2r + r2i * r2i)
+                hyz += w * (r2r * r3r + r2i * r3i)
+                hzz += w * (r3r * r3r + r3i * r3i)
+                t1 = wi * r1r - wr * r1i
+                t2 = wi * r2r - wr * r2i
+                t3 = wi * r3r - wr * r3i
+                pxx += fx * t1
+                pxy += fy * t1
+                pyx += fx * t2
+                pyy += fy * t2
+                pzx += fx * t3
+                pzy += fy * t3
+                qxx += power * fx * fx
+                qxy += power * fx * fy
+                qyy += power * fy * fy
+            out[p, 6] += s6
+            out[p, 7] += s7
+            out[p, 8] += s8
+            out[p, 9] += s9
+            out[p, 10] += hxx
+            out[p, 11] += hxy
+            out[p, 12] += hxz
+            out[p, 13] += hyy
+            out[p, 14] += hyz
+            out[p, 15] += hzz
+            out[p, 16] += pxx
+            out[p, 17] += pxy
+            out[p, 18] += pyx
+            out[p, 19] += pyy
+            out[p, 20] += pzx
+            out[p, 21] += pzy
+            out[p, 22] += qxx
+            out[p, 23] += qxy
+            out[p, 24] += qyy
+            # with the model, CTF against pose and CTF
+            a1 = a2 = a3 = a4 = np.float32(0.0)
+            b11 = b12 = b13 = b14 = b21 = b22 = b23 = b24 = b31 = b32 = b33 = b34 = np.float32(0.0)
+            c11 = c12 = c13 = c14 = c22 = c23 = c24 = c33 = c34 = c44 = np.float32(0.0)
+            for j in range(size):
+                fx, fy = np.float32(kx[low + j]), np.float32(ky[low + j])
+                t1 = unit * (fx * fx + fy * fy)
+                t2 = unit * (fx * fx - fy * fy)
+                t3 = np.float32(2.0) * unit * fx * fy
+                w = to_weight[e, low + j]
+                mixed, pure = w * ctf[j] * slope[j], w * slope[j] * slope[j]
+                power = vr[j] * vr[j] + vi[j] * vi[j]
+                m = mixed * power
+                a1 += m * t1
+                a2 += m * t2
+                a3 += m * t3
+                a4 += m
+                m = mixed * (vr[j] * axr[j] + vi[j] * axi[j])
+                b11 += m * t1
+                b12 += m * t2
+                b13 += m * t3
+                b14 += m
+                m = mixed * (vr[j] * ayr[j] + vi[j] * ayi[j])
+                b21 += m * t1
+                b22 += m * t2
+                b23 += m * t3
+                b24 += m
+                m = mixed * (vr[j] * azr[j] + vi[j] * azi[j])
+                b31 += m * t1
+                b32 += m * t2
+                b33 += m * t3
+                b34 += m
+                m = pure * power
+                c11 += m * t1 * t1
+                c12 += m * t1 * t2
+                c13 += m * t1 * t3
+                c14 += m * t1
+                c22 += m * t2 * t2
+                c23 += m * t2 * t3
+                c24 += m * t2
+                c33 += m * t3 * t3
+                c34 += m * t3
+                c44 += m
+            out[p, 29] += a1
+            out[p, 30] += a2
+            out[p, 31] += a3
+            out[p, 32] += a4
+            out[p, 33] += b11
+            out[p, 34] += b12
+            out[p, 35] += b13
+            out[p, 36] += b14
+            out[p, 37] += b21
+            out[p, 38] += b22
+            out[p, 39] += b23
+            out[p, 40] += b24
+            out[p, 41] += b31
+            out[p, 42] += b32
+            out[p, 43] += b33
+            out[p, 44] += b34
+            out[p, 45] += c11
+            out[p, 46] += c12
+            out[p, 47] += c13
+            out[p, 48] += c14
+            out[p, 49] += c22
+            out[p, 50] += c23
+            out[p, 51] += c24
+            out[p, 52] += c33
+            out[p, 53] += c34
+            out[p, 54] += c44
