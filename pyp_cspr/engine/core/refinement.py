@@ -6,7 +6,7 @@ data only D = a C X / s^2 and W = a^2 C^2 / s^2:  L = -2 Re sum D* V e + sum W |
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,21 +65,27 @@ def local_equations(
     if reach * scale > first.radius * (1 + 1e-6):
         raise ValueError(f"samples reach {reach * scale:g} Fourier pixels, the reference {first.radius:g}")
     matrices = matrices * (scale * first.padded / first.box)
-    cubes = np.stack([reference.cube.view(np.float32).reshape(-1) for reference in references])
+    cubes = flat_cubes(references)
     line = first.extent + 1
     plane = line * (2 * first.extent + 1)
-    limit = int(max(band.kx[:count].max(initial=0), np.abs(band.ky[:count]).max(initial=0)))
     turns = np.ascontiguousarray(np.asarray(shifts, dtype=np.float64) / field)
     choice = np.ascontiguousarray(which, dtype=np.int64)
     out = np.empty((len(matrices), kernels.SUMS))
     flat = np.ascontiguousarray(data).view(np.float32)
 
     def work(start: int, stop: int) -> None:
-        kernels.evaluate(out, flat, weight, picked, matrices, turns, 2 * np.pi, cubes, choice, first.extent, line, plane,
-                         band.kx, band.ky, count, limit, start, stop)
+        kernels.evaluate(out, flat, weight, picked, matrices, turns, cubes, choice, first.extent, line, plane,
+                         band.kx, band.ky, count, start, stop)
 
     run_ranges(work, len(matrices), threads, pieces_per_thread=4)
     return _unpack(out, 2 * np.pi / field)
+
+
+def flat_cubes(references: Sequence[Reference]) -> Tuple[NDArray[np.float32], ...]:
+    """The references as the kernels take them, without a copy. Raises ValueError where they differ in size."""
+    if any(reference.cube.shape != references[0].cube.shape for reference in references):
+        raise ValueError("references differ in size")
+    return tuple(reference.cube.view(np.float32).reshape(-1) for reference in references)
 
 
 def _unpack(sums: NDArray[np.float64], radians: float) -> LocalEquations:
