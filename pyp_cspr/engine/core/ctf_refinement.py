@@ -1,7 +1,7 @@
 """Cost, gradient and Gauss-Newton matrix of projections in pose and CTF parameters, from unweighted data.
 
 ``refinement.py`` works on D = a C X / s^2, in which the CTF is fixed. Here C is computed on the way, from each projection's own
-defocus and phase, so that its parameters can move: dY/dq = a C'(chi) dchi/dq V e, never divided by C. Twice the work or so.
+defocus and phase, so that its parameters can move: dY/dq = a C'(chi) dchi/dq V e, never divided by C.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def ctf_equations(
 
     ``data`` (Q, n) are unweighted coefficients X; ``rows`` (P,) picks among them (default: all). ``amplitude`` a and ``noise``
     s^2 are (E, shells), and ``exposure`` (P,) picks among those. ``forms`` (P, 3) in angstrom and ``phases`` (P,) in radians as
-    in ``weighting.ctf_values``, ``wavelength`` in angstrom, ``cs`` in mm. The others as in ``refinement.local_equations``; cost,
-    first five parameters and their matrix are the same as its with D and W of this CTF.
+    in ``weighting.ctf_values``, ``wavelength`` in angstrom, ``cs`` in mm. The others as in ``refinement.local_equations``; so
+    are cost, first five parameters and their matrix, of D and W with this CTF.
 
     Raises ValueError for premultiplied data, where the CTF cannot move, for shapes that do not fit, and where the band reaches
     beyond the references.

@@ -19,8 +19,8 @@ def evaluate_ctf(
     """out[p, :] = the 55 sums of projections ``start`` to ``stop``.
 
     ``data`` float32 (Q, 2 n) is X and ``rows[p]`` the row of p in it; ``to_data`` a / s^2 and ``to_weight`` a^2 / s^2 are
-    float32 (E, n), their row ``exposure[p]``. chi in turns is the quadratic ``form`` float64 (P, 3) of (kx, ky) in Fourier pixels plus
-    ``constant`` (P,) minus ``quartic`` |k|^4. The others as in ``refinement_kernels.evaluate``.
+    float32 (E, n), their row ``exposure[p]``. chi in turns is the quadratic ``form`` float64 (P, 3) of (kx, ky) in Fourier
+    pixels plus ``constant`` (P,) minus ``quartic`` |k|^4. The others as in ``refinement_kernels.evaluate``.
 
     The sums, with V the slice, C the CTF and C' its derivative by chi, w the weight, z = Re X* V e a / s^2, g the slice's
     derivatives by a rotation, k = (kx, ky), t = (k^2, kx^2 - ky^2, 2 kx ky, 1), the first three over ``limit``^2:

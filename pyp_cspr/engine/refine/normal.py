@@ -10,7 +10,7 @@ adjustment; Triggs et al. 2000). Eliminating the particles leaves S = B - sum_p 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Tuple, Union
 
 import numpy as np
 import scipy.linalg
@@ -18,55 +18,68 @@ from numpy.typing import NDArray
 
 from ..core.refinement import LocalEquations
 
+Array = NDArray[np.float64]
+Damping = Union[float, Array]
+
+# A pivot that elimination has left smaller than this fraction of its diagonal is rounding, not information.
+SINGULAR = 1e-13
+
 
 class Step(NamedTuple):
-    """Displacements, and the fall of the cost that the quadratic model predicts for them."""
+    """Displacements of the parameters."""
 
-    particles: NDArray[np.float64]  # (P, kp)
-    exposures: NDArray[np.float64]  # (E, ke)
-    predicted: float
+    particles: Array  # (P, kp)
+    exposures: Array  # (E, ke)
+
+
+class Covariance(NamedTuple):
+    """Of each particle's parameters and of each exposure's, all others being free too, and between the two."""
+
+    particles: Array  # (P, kp, kp)
+    exposures: Array  # (E, ke, ke)
+    cross: Array  # (P, kp, E, ke)
 
 
 @dataclass
 class Arrowhead:
     """Gradient and matrix of -log likelihood and priors in the free parameters of one series."""
 
-    particle_gradient: NDArray[np.float64]  # (P, kp)
-    exposure_gradient: NDArray[np.float64]  # (E, ke)
-    particle_matrix: NDArray[np.float64]  # (P, kp, kp)
-    exposure_matrix: NDArray[np.float64]  # (E, ke, ke)
-    coupling: NDArray[np.float64]  # (P, kp, E * ke)
+    particle_gradient: Array  # (P, kp)
+    exposure_gradient: Array  # (E, ke)
+    particle_matrix: Array  # (P, kp, kp)
+    exposure_matrix: Array  # (E, ke, ke)
+    coupling: Array  # (P, kp, E * ke)
 
     @classmethod
     def assemble(
         cls,
         local: LocalEquations,
         index: Tuple[NDArray[np.int64], NDArray[np.int64]],
-        particle_jacobian: NDArray[np.float64],
-        exposure_jacobian: NDArray[np.float64],
+        particle_jacobian: Array,
+        exposure_jacobian: Array,
     ) -> Arrowhead:
-        """From Q local equations of projections ``index`` = (particle, exposure) and the Jacobians ``(P, E, 5, k)``."""
-        particles, exposures = particle_jacobian.shape[:2]
-        gradient = np.zeros((particles, exposures, particle_jacobian.shape[2]))
-        matrix = np.zeros(gradient.shape + (gradient.shape[-1],))
-        gradient[index], matrix[index] = local.gradient, local.matrix
+        """From Q local equations of projections ``index`` = (particle, exposure) and the Jacobians ``(P, E, m, k)``.
+
+        The first m local parameters are taken.
+        """
+        particles, exposures, size = particle_jacobian.shape[:3]
+        gradient = np.zeros((particles, exposures, size))
+        matrix = np.zeros((particles, exposures, size, size))
+        gradient[index], matrix[index] = local.gradient[:, :size], local.matrix[:, :size, :size]
         turned = np.swapaxes(particle_jacobian, -1, -2)
         moved = matrix @ exposure_jacobian
         coupling = turned @ moved  # (P, E, kp, ke)
+        columns = coupling.shape[2], exposures * coupling.shape[3]
         return cls(
             np.einsum("peak,pea->pk", particle_jacobian, gradient),
             np.einsum("peak,pea->ek", exposure_jacobian, gradient),
             (turned @ matrix @ particle_jacobian).sum(axis=1),
             (np.swapaxes(exposure_jacobian, -1, -2) @ moved).sum(axis=0),
-            np.ascontiguousarray(coupling.transpose(0, 2, 1, 3)).reshape(particles, coupling.shape[2], -1),
+            np.ascontiguousarray(coupling.transpose(0, 2, 1, 3)).reshape(particles, *columns),
         )
 
     def add_priors(
-        self,
-        particle_precision: NDArray,
-        particle_offset: NDArray,
-        exposure_precision: NDArray,
-        exposure_offset: NDArray,
+        self, particle_precision: Array, particle_offset: Array, exposure_precision: Array, exposure_offset: Array
     ) -> None:
         """Gaussian priors: ``precision`` (k,) = 1 / sigma^2 on the ``offset`` (n, k) of each parameter from its start."""
         self.particle_gradient += particle_precision * particle_offset
@@ -74,72 +87,155 @@ class Arrowhead:
         self.particle_matrix += np.diag(particle_precision)
         self.exposure_matrix += np.diag(exposure_precision)
 
-    def solve(self, damping: float = 0.0) -> Step:
-        """The Newton step with Marquardt's damping (diagonals times 1 + ``damping``).
+    def frozen(self, particles: NDArray[np.bool_], exposures: NDArray[np.bool_]) -> Arrowhead:
+        """The system in which the parameters marked in ``particles`` (P, kp) and ``exposures`` (E, ke) do not move."""
+        blocks = []
+        for matrices, fixed in ((self.particle_matrix, particles), (self.exposure_matrix, exposures)):
+            free = np.where(fixed[:, :, None] | fixed[:, None, :], 0.0, matrices)
+            blocks.append(free + fixed[:, :, None] * np.eye(fixed.shape[1]))
+        columns = particles[:, :, None] | exposures.reshape(-1)
+        gradients = np.where(particles, 0.0, self.particle_gradient), np.where(exposures, 0.0, self.exposure_gradient)
+        coupling = np.where(columns, 0.0, self.coupling)
+        return Arrowhead(gradients[0], gradients[1], blocks[0], blocks[1], coupling)
+
+    def unseen(self) -> Tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Parameters that neither a projection nor a prior touches, ``(P, kp)`` and ``(E, ke)``."""
+        return np.einsum("pii->pi", self.particle_matrix) == 0, np.einsum("eii->ei", self.exposure_matrix) == 0
+
+    def solve(self, particle_damping: Damping = 0.0, exposure_damping: Damping = 0.0) -> Step:
+        """The Newton step with Marquardt's damping: diagonals times 1 + damping, one number or one for each block.
 
         Raises numpy.linalg.LinAlgError where the system is singular: a free parameter that nothing determines.
         """
         count, size = self.exposure_gradient.shape
-        particles = _damped(self.particle_matrix, damping)
-        if self.particle_gradient.shape[1] == 0:
-            step = -_solve_blocks(_damped(self.exposure_matrix, damping), self.exposure_gradient)
-            return Step(np.zeros(self.particle_gradient.shape), step, self._predicted(self.particle_gradient, step))
+        exposure_matrix = _damped(self.exposure_matrix, exposure_damping)
+        inverse = _inverses(_damped(self.particle_matrix, particle_damping))
         if size == 0:
-            step = -_solve_blocks(particles, self.particle_gradient)
-            return Step(step, np.zeros((count, 0)), self._predicted(step, self.exposure_gradient))
-        inverse = np.linalg.inv(particles)
-        reduced, right = self._reduce(inverse, _damped(self.exposure_matrix, damping))
-        move = -scipy.linalg.cho_solve(scipy.linalg.cho_factor(reduced, lower=True), right)
+            return Step(-_times(inverse, self.particle_gradient), np.zeros((count, 0)))
+        if inverse.shape[1] == 0:
+            return Step(np.zeros(self.particle_gradient.shape), -_times(_inverses(exposure_matrix), self.exposure_gradient))
+        reduced, eliminated = self._reduce(inverse, exposure_matrix)
+        right = self.exposure_gradient.reshape(-1) - np.einsum("pkj,pk->j", eliminated, self.particle_gradient)
+        move = -reduced.solve(right)
         inner = self.particle_gradient + self.coupling @ move
-        particle_step = -np.einsum("pij,pj->pi", inverse, inner)
-        exposure_step = move.reshape(count, size)
-        return Step(particle_step, exposure_step, self._predicted(particle_step, exposure_step))
+        return Step(-_times(inverse, inner), move.reshape(count, size))
 
-    def _reduce(self, inverse: NDArray, exposure_matrix: NDArray) -> Tuple[NDArray, NDArray]:
-        """S and the reduced gradient, from the inverse of the particles' blocks."""
+    def _reduce(self, inverse: Array, exposure_matrix: Array) -> Tuple[_Factor, Array]:
+        """S factorised, and C^-1 E, from the inverses of the particles' blocks."""
         count, size = self.exposure_gradient.shape
         eliminated = inverse @ self.coupling  # (P, kp, E ke)
         flat = self.coupling.reshape(-1, count * size)
         reduced = -(flat.T @ eliminated.reshape(-1, count * size))
+        before = np.einsum("eii->ei", exposure_matrix).reshape(-1)
         for exposure in range(count):
             part = slice(exposure * size, (exposure + 1) * size)
             reduced[part, part] += exposure_matrix[exposure]
-        right = self.exposure_gradient.reshape(-1) - np.einsum("pkj,pk->j", eliminated, self.particle_gradient)
-        return reduced, right
+        return _Factor(reduced, before), eliminated
 
-    def _predicted(self, particles: NDArray, exposures: NDArray) -> float:
-        """- g.d - d.H.d / 2 of the undamped system."""
-        gain = (self.particle_gradient * particles).sum() + (self.exposure_gradient * exposures).sum()
-        curved = np.einsum("pi,pij,pj", particles, self.particle_matrix, particles)
-        curved += np.einsum("ei,eij,ej", exposures, self.exposure_matrix, exposures)
+    def predicted(self, step: Step) -> float:
+        """By how much the undamped quadratic model falls: - g.d - d.H.d / 2."""
+        total = float(sum(part.sum() for part in self.predicted_apart(step)))
         if self.coupling.size:
-            curved += 2.0 * np.einsum("pi,pij,j", particles, self.coupling, exposures.reshape(-1))
-        return float(-gain - 0.5 * curved)
+            total -= float(np.einsum("pi,pij,j", step.particles, self.coupling, step.exposures.reshape(-1), optimize=True))
+        return total
 
-    def covariance(self) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Covariance of each particle's parameters ``(P, kp, kp)`` and each exposure's ``(E, ke, ke)``, all others free too."""
+    def predicted_apart(self, step: Step) -> Tuple[Array, Array]:
+        """The same of every particle ``(P,)`` and exposure ``(E,)`` without what couples them."""
+        out = []
+        for gradient, matrix, move in (
+            (self.particle_gradient, self.particle_matrix, step.particles),
+            (self.exposure_gradient, self.exposure_matrix, step.exposures),
+        ):
+            out.append(-(gradient * move).sum(axis=1) - 0.5 * np.einsum("ni,nij,nj->n", move, matrix, move, optimize=True))
+        return out[0], out[1]
+
+    def covariance(self, damping: float = 0.0) -> Covariance:
+        """The inverse's blocks, of diagonals times 1 + ``damping``; a parameter that nothing touches has an infinite variance.
+
+        Raises numpy.linalg.LinAlgError where parameters that something touches are yet not determined.
+        """
         count, size = self.exposure_gradient.shape
-        if self.particle_gradient.shape[1] == 0:
-            return np.zeros(self.particle_matrix.shape), np.linalg.inv(self.exposure_matrix)
-        inverse = np.linalg.inv(self.particle_matrix)
-        if size == 0:
-            return inverse, np.zeros((count, 0, 0))
-        reduced, _ = self._reduce(inverse, self.exposure_matrix)
-        exposures = scipy.linalg.cho_solve(scipy.linalg.cho_factor(reduced, lower=True), np.eye(count * size))
-        spread = inverse @ self.coupling
-        particles = inverse + spread @ exposures @ np.swapaxes(spread, 1, 2)
-        blocks = exposures.reshape(count, size, count, size)
-        return particles, blocks[np.arange(count), :, np.arange(count), :]
+        particles, kp = self.particle_gradient.shape
+        unseen = self.unseen()
+        system = self.frozen(*unseen)
+        inverse = _inverses(_damped(system.particle_matrix, damping))
+        exposure_matrix = _damped(system.exposure_matrix, damping)
+        cross = np.zeros((particles, kp, count, size))
+        if size == 0 or kp == 0:
+            covariance = Covariance(inverse, _inverses(exposure_matrix), cross)
+        else:
+            reduced, spread = system._reduce(inverse, exposure_matrix)
+            whole = reduced.solve(np.eye(count * size))
+            whole = 0.5 * (whole + whole.T)
+            towards = spread @ whole
+            blocks = whole.reshape(count, size, count, size)[np.arange(count), :, np.arange(count), :]
+            inner = inverse + towards @ np.swapaxes(spread, 1, 2)
+            covariance = Covariance(inner, blocks, -towards.reshape(cross.shape))
+        for variances, untouched in zip((covariance.particles, covariance.exposures), unseen):
+            block, row = np.nonzero(untouched)
+            variances[block, row, row] = np.inf
+        return covariance
 
 
-def _damped(matrices: NDArray, damping: float) -> NDArray[np.float64]:
+def projection_covariance(
+    covariance: Covariance,
+    index: Tuple[NDArray[np.int64], NDArray[np.int64]],
+    particle_jacobian: Array,
+    exposure_jacobian: Array,
+) -> Array:
+    """Covariance of the local parameters of every projection of ``index``, ``(Q, m, m)``: what no gauge can change."""
+    particle, exposure = index
+    inner, outer = particle_jacobian[index], exposure_jacobian[index]
+    mixed = inner @ covariance.cross[particle, :, exposure] @ np.swapaxes(outer, 1, 2)
+    total: Array = inner @ covariance.particles[particle] @ np.swapaxes(inner, 1, 2) + mixed + np.swapaxes(mixed, 1, 2)
+    total += outer @ covariance.exposures[exposure] @ np.swapaxes(outer, 1, 2)
+    return total
+
+
+class _Factor:
+    """Cholesky factor of a symmetric matrix brought to a unit diagonal: degrees and angstrom differ by orders of magnitude."""
+
+    def __init__(self, matrix: Array, before: Array) -> None:
+        """``before`` is the diagonal from which elimination started. Raises LinAlgError where too little of it is left."""
+        diagonal = np.diag(matrix)
+        if not (diagonal > SINGULAR * before).all():
+            raise np.linalg.LinAlgError("singular")
+        self.scale = 1.0 / np.sqrt(diagonal)
+        self.factor = scipy.linalg.cho_factor(matrix * self.scale[:, None] * self.scale, lower=True)
+        if (np.diag(self.factor[0]) ** 2 < SINGULAR).any():
+            raise np.linalg.LinAlgError("singular")
+
+    def solve(self, right: Array) -> Array:
+        scale = self.scale if right.ndim == 1 else self.scale[:, None]
+        solved: Array = scale * scipy.linalg.cho_solve(self.factor, scale * right)
+        return solved
+
+
+def _damped(matrices: Array, damping: Damping) -> Array:
     out = matrices.copy()
-    size = out.shape[-1]
-    diagonal = np.arange(size)
-    out[:, diagonal, diagonal] *= 1.0 + damping
+    diagonal = np.arange(out.shape[-1])
+    factor = 1.0 + np.asarray(damping, dtype=np.float64)
+    out[:, diagonal, diagonal] *= factor[:, None] if factor.ndim else factor
     return out
 
 
-def _solve_blocks(matrices: NDArray, right: NDArray) -> NDArray[np.float64]:
-    solved: NDArray[np.float64] = np.linalg.solve(matrices, right[..., None])[..., 0]
+def _inverses(matrices: Array) -> Array:
+    """Inverses of symmetric positive blocks ``(n, k, k)``; LinAlgError where one is singular."""
+    if not matrices.size:
+        return matrices
+    diagonal = np.einsum("nii->ni", matrices)
+    if not (diagonal > 0).all():
+        raise np.linalg.LinAlgError("singular")
+    scale = 1.0 / np.sqrt(diagonal)
+    both = scale[:, :, None] * scale[:, None, :]
+    factor = np.linalg.cholesky(matrices * both)
+    if (np.einsum("nii->ni", factor) ** 2 < SINGULAR).any():
+        raise np.linalg.LinAlgError("singular")
+    inverse = np.linalg.inv(factor)
+    solved: Array = both * (np.swapaxes(inverse, 1, 2) @ inverse)
     return solved
+
+
+def _times(matrices: Array, vectors: Array) -> Array:
+    product: Array = (matrices @ vectors[..., None])[..., 0]
+    return product

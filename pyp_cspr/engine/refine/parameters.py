@@ -1,25 +1,32 @@
 """What can be refined, and how each group of parameters moves the projections that it holds together.
 
-A mode is a row of ``PARTICLE_MODES`` or ``EXPOSURE_MODES``: a name, how many columns it has, its unit, and the derivative of
-the local parameters (rotation about the microscope's axes in radians, shift in angstrom) with respect to its columns.
+A mode is a row of ``PARTICLE_MODES`` or ``EXPOSURE_MODES``: a name, how many columns it has, the derivative of the local
+parameters with respect to them, how they are read and moved, their unit, prior and tolerance, and what PYP calls them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.ctf_refinement import DEFOCUS, PHASE
+from ..core.gauge import rotation_vectors
 from ..core.geometry import matrix_to_tilt, project, rotation_vector_to_matrix, rotation_x, rotation_y, rotation_z
 
-LOCAL = 5  # wx, wy, wz, sx, sy
+LOCAL = 5  # wx, wy, wz, sx, sy: rotation about the microscope's axes in radians, shift in angstrom
+LOCAL_CTF = 9  # and mean defocus, the two components of astigmatism (angstrom), phase (radians)
+DEGREE = float(np.pi / 180.0)
 
 
 @dataclass
 class SeriesGeometry:
-    """The unknowns of one series. P particles, E exposures; angstrom, rotations as matrices."""
+    """The unknowns of one series. P particles, E exposures; angstrom, rotations as matrices.
+
+    The CTF's unknowns are changes against what the exposures' table says, 0 to start with; they may be left out.
+    """
 
     tilts: NDArray[np.float64]  # (E, 3, 3) T_e
     shifts: NDArray[np.float64]  # (E, 2) b_e
@@ -28,6 +35,21 @@ class SeriesGeometry:
     field_size: Tuple[float, float] = (1.0, 1.0)  # angstrom, of the images: the deformation grid spans it
     grid: int = 0  # control values per side of the deformation grid; 0: none
     deformations: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 2)))  # (E, grid^2, 2)
+    hand: float = 1.0  # defocus = that of the exposure + hand * depth (sentence 10 of conventions.py)
+    defocus: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))  # (E, 3) mean, two of astigmatism
+    particle_defocus: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (P,)
+    phase: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (E,) radians
+
+    def __post_init__(self) -> None:
+        particles, exposures = len(self.poses), len(self.tilts)
+        if not self.deformations.size:
+            self.deformations = np.zeros((exposures, self.grid**2, 2))
+        if not self.defocus.size:
+            self.defocus = np.zeros((exposures, 3))
+        if not self.particle_defocus.size:
+            self.particle_defocus = np.zeros(particles)
+        if not self.phase.size:
+            self.phase = np.zeros(exposures)
 
     def orientations(self) -> NDArray[np.float64]:
         """M = T_e R_p, ``(P, E, 3, 3)``."""
@@ -39,17 +61,35 @@ class SeriesGeometry:
         seen, depth = project(self.tilts, 0.0, self.positions[:, None])
         return np.concatenate([seen, depth[..., None]], axis=-1), depth
 
+    def _hats(self) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Linear B-spline weights of the grid's rows and columns at every projection, and their slopes per angstrom.
+
+        Each ``(2, P, E, grid)``, x first. Beyond the field the deformation is that of its edge.
+        """
+        seen, _ = self.undeformed()
+        per_angstrom = (self.grid - 1) / np.asarray(self.field_size)
+        place = np.moveaxis(seen[..., :2] * per_angstrom, -1, 0) + 0.5 * (self.grid - 1)
+        inside = (place > 0) & (place < self.grid - 1)
+        away = np.clip(place, 0.0, self.grid - 1.0)[..., None] - np.arange(self.grid)
+        slopes = np.where((np.abs(away) < 1) & inside[..., None], -np.sign(away), 0.0) * per_angstrom[:, None, None, None]
+        return np.clip(1.0 - np.abs(away), 0.0, 1.0), slopes
+
     def basis(self) -> NDArray[np.float64]:
         """Bilinear B-spline weights of the deformation grid at every projection, ``(P, E, grid^2)``."""
-        seen, _ = self.undeformed()
+        shape = (len(self.poses), len(self.tilts), -1)
         if self.grid < 2:
-            return np.zeros(seen.shape[:2] + (0,))
-        weights = []
-        for axis in range(2):
-            place = np.clip((seen[..., axis] / self.field_size[axis] + 0.5) * (self.grid - 1), 0.0, self.grid - 1.0)
-            weights.append(np.clip(1.0 - np.abs(place[..., None] - np.arange(self.grid)), 0.0, 1.0))
-        product: NDArray[np.float64] = weights[1][..., :, None] * weights[0][..., None, :]
-        return product.reshape(seen.shape[:2] + (-1,))
+            return np.zeros(shape[:2] + (0,))
+        (along_x, along_y), _ = self._hats()
+        product: NDArray[np.float64] = along_y[..., :, None] * along_x[..., None, :]
+        return product.reshape(shape)
+
+    def strain(self) -> NDArray[np.float64]:
+        """How the deformation changes with (T_e x_p)_xy: ``(P, E, 2, 2)``, component, direction."""
+        shape = (len(self.poses), len(self.tilts), -1)
+        (along_x, along_y), (slope_x, slope_y) = self._hats()
+        by_x = (along_y[..., :, None] * slope_x[..., None, :]).reshape(shape)
+        by_y = (slope_y[..., :, None] * along_x[..., None, :]).reshape(shape)
+        return np.stack([np.einsum("peb,ebi->pei", by, self.deformations) for by in (by_x, by_y)], axis=-1)
 
     def centres(self) -> NDArray[np.float64]:
         """u of every projection, ``(P, E, 2)``: rigid geometry, shift and deformation."""
@@ -59,12 +99,26 @@ class SeriesGeometry:
             centres = centres + np.einsum("peb,ebi->pei", self.basis(), self.deformations)
         return centres
 
+    def defocus_changes(self) -> NDArray[np.float64]:
+        """(mean, half difference times cos and sin of twice the angle) that every projection's CTF adds to its exposure's.
+
+        ``(P, E, 3)`` in angstrom: the depth, the exposure's and the particle's unknowns. ``components_to_form`` of
+        ``core.ctf_refinement`` turns it into what is added to a defocus form.
+        """
+        _, depth = self.undeformed()
+        changes: NDArray[np.float64] = np.broadcast_to(self.defocus, depth.shape + (3,)).copy()
+        changes[..., 0] += self.hand * depth + self.particle_defocus[:, None]
+        return changes
+
     def copy(self) -> SeriesGeometry:
-        return SeriesGeometry(self.tilts.copy(), self.shifts.copy(), self.poses.copy(), self.positions.copy(), self.field_size,
-                              self.grid, self.deformations.copy())
+        return SeriesGeometry(
+            self.tilts.copy(), self.shifts.copy(), self.poses.copy(), self.positions.copy(), self.field_size, self.grid,
+            self.deformations.copy(), self.hand, self.defocus.copy(), self.particle_defocus.copy(), self.phase.copy(),
+        )
 
 
-Derivative = Callable[[SeriesGeometry], NDArray[np.float64]]
+Array = NDArray[np.float64]
+Derivative = Callable[[SeriesGeometry, int], Array]
 
 
 @dataclass(frozen=True)
@@ -73,26 +127,45 @@ class Mode:
 
     name: str
     columns: Callable[[SeriesGeometry], int]
-    derivative: Derivative  # (P, E, 5, columns)
+    derivative: Derivative  # (geometry, local) -> (P, E, local, columns)
+    offset: Callable[[SeriesGeometry, SeriesGeometry], Array]  # (geometry, start) -> (n, columns)
+    move: Callable[[SeriesGeometry, Array], None]  # by (n, columns), in place
     scale: float
     unit: str
+    sigma: float  # standard deviation of the prior, in ``unit``
+    tolerance: float  # how far from its start a parameter may go at most, in ``unit``
+    pyp: Tuple[str, ...] = ()  # PYP's names of the tolerance
+    ctf: bool = False  # needs the CTF's local parameters
 
 
-def _pose(geometry: SeriesGeometry) -> NDArray[np.float64]:
+def _zeros(geometry: SeriesGeometry, local: int, columns: int) -> Array:
+    return np.zeros((len(geometry.poses), len(geometry.tilts), local, columns))
+
+
+def _carry(geometry: SeriesGeometry, out: Array, moved: Array) -> None:
+    """Enter what a displacement ``moved`` (P, E, 3, columns) in the microscope frame does to centre and defocus."""
+    out[:, :, 3:LOCAL] = moved[:, :, :2]
+    if geometry.grid >= 2:
+        out[:, :, 3:LOCAL] += geometry.strain() @ moved[:, :, :2]
+    if out.shape[2] > LOCAL:
+        out[:, :, DEFOCUS.start] = geometry.hand * moved[:, :, 2]
+
+
+def _pose(geometry: SeriesGeometry, local: int) -> Array:
     """A rotation alpha of the particle in the specimen frame is seen as w = T_e alpha."""
-    out = np.zeros((len(geometry.poses), len(geometry.tilts), LOCAL, 3))
+    out = _zeros(geometry, local, 3)
     out[:, :, :3] = geometry.tilts
     return out
 
 
-def _position(geometry: SeriesGeometry) -> NDArray[np.float64]:
-    """A displacement xi is seen as s = (T_e xi)_xy."""
-    out = np.zeros((len(geometry.poses), len(geometry.tilts), LOCAL, 3))
-    out[:, :, 3:] = geometry.tilts[:, :2]
+def _position(geometry: SeriesGeometry, local: int) -> Array:
+    """A displacement xi is seen as s = (T_e xi)_xy and changes the depth by (T_e xi)_z."""
+    out = _zeros(geometry, local, 3)
+    _carry(geometry, out, np.broadcast_to(geometry.tilts, out.shape[:2] + (3, 3)))
     return out
 
 
-def tilt_axes(tilts: NDArray[np.float64]) -> NDArray[np.float64]:
+def tilt_axes(tilts: Array) -> Array:
     """(E, 3, 3): the microscope-frame axes about which the tilt, axis and third angle turn an exposure, as columns."""
     _, ytilt, zrot = matrix_to_tilt(tilts)
     outer = rotation_z(zrot)
@@ -103,57 +176,154 @@ def tilt_axes(tilts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _turn(axis: int) -> Derivative:
-    """Turning an exposure turns every particle in it, and moves it by its lever arm: s = (w x T_e x_p)_xy."""
+    """Turning an exposure turns every particle in it, and moves it by its lever arm w x T_e x_p, in depth as well."""
 
-    def derivative(geometry: SeriesGeometry) -> NDArray[np.float64]:
+    def derivative(geometry: SeriesGeometry, local: int) -> Array:
         seen, _ = geometry.undeformed()
         w = tilt_axes(geometry.tilts)[..., axis]
-        out = np.zeros(seen.shape[:2] + (LOCAL, 1))
+        out = _zeros(geometry, local, 1)
         out[:, :, :3, 0] = w
-        out[:, :, 3:, 0] = np.cross(np.broadcast_to(w, seen.shape), seen)[..., :2]
+        _carry(geometry, out, np.cross(np.broadcast_to(w, seen.shape), seen)[..., None])
         return out
 
     return derivative
 
 
-def _shift(geometry: SeriesGeometry) -> NDArray[np.float64]:
-    out = np.zeros((len(geometry.poses), len(geometry.tilts), LOCAL, 2))
-    out[:, :, 3:] = np.eye(2)
-    return out
-
-
-def _deformation(geometry: SeriesGeometry) -> NDArray[np.float64]:
+def _deformation(geometry: SeriesGeometry, local: int) -> Array:
     basis = geometry.basis()
-    out = np.zeros(basis.shape[:2] + (LOCAL, basis.shape[2], 2))
+    out = np.zeros(basis.shape[:2] + (local, basis.shape[2], 2))
     out[:, :, 3, :, 0] = basis
     out[:, :, 4, :, 1] = basis
-    return out.reshape(basis.shape[:2] + (LOCAL, -1))
+    return out.reshape(basis.shape[:2] + (local, -1))
 
 
-DEGREE = float(np.pi / 180.0)
+def _straight(first: int, columns: int) -> Derivative:
+    """A parameter that is itself a local one."""
+
+    def derivative(geometry: SeriesGeometry, local: int) -> Array:
+        out = _zeros(geometry, local, columns)
+        out[:, :, first : first + columns] = np.eye(columns)
+        return out
+
+    return derivative
+
+
+def _pose_offset(geometry: SeriesGeometry, start: SeriesGeometry) -> Array:
+    return rotation_vectors(geometry.poses @ np.swapaxes(start.poses, 1, 2))
+
+
+def _pose_move(geometry: SeriesGeometry, step: Array) -> None:
+    geometry.poses = rotation_vector_to_matrix(step) @ geometry.poses
+
+
+def _angles(geometry: SeriesGeometry) -> Array:
+    """(E, 3) tilt, axis and third angle in degrees."""
+    xtilt, ytilt, zrot = matrix_to_tilt(geometry.tilts)
+    return np.stack([ytilt, zrot, xtilt], axis=-1)
+
+
+def _angle_mode(name: str, axis: int, sigma: float, tolerance: float, pyp: Tuple[str, ...]) -> Mode:
+    def offset(geometry: SeriesGeometry, start: SeriesGeometry) -> Array:
+        change = (_angles(geometry) - _angles(start))[:, axis : axis + 1]
+        return np.deg2rad((change + 180.0) % 360.0 - 180.0)
+
+    def move(geometry: SeriesGeometry, step: Array) -> None:
+        angles = _angles(geometry)
+        angles[:, axis] += np.rad2deg(step[:, 0])
+        geometry.tilts = rotation_z(angles[:, 1]) @ rotation_y(angles[:, 0]) @ rotation_x(angles[:, 2])
+
+    return Mode(name, lambda g: 1, _turn(axis), offset, move, DEGREE, "deg", sigma, tolerance, pyp)
+
+
+def _plain_mode(
+    name: str,
+    attribute: str,
+    part: Tuple[int, ...],
+    derivative: Derivative,
+    unit: str,
+    sigma: float,
+    tolerance: float,
+    pyp: Tuple[str, ...] = (),
+    ctf: bool = False,
+    columns: Optional[Callable[[SeriesGeometry], int]] = None,
+) -> Mode:
+    """A mode whose parameters are the columns ``part`` of an array of the geometry (all, where empty), and add up."""
+
+    def values(geometry: SeriesGeometry) -> Array:
+        array = getattr(geometry, attribute)
+        flat = array.reshape(len(array), -1)
+        return flat[:, part] if part else flat
+
+    def move(geometry: SeriesGeometry, step: Array) -> None:
+        array = getattr(geometry, attribute)
+        flat = array.reshape(len(array), -1).copy()
+        flat[:, part if part else slice(None)] += step
+        setattr(geometry, attribute, flat.reshape(array.shape))
+
+    def offset(geometry: SeriesGeometry, start: SeriesGeometry) -> Array:
+        return values(geometry) - values(start)
+
+    count = columns or (lambda g: len(part))
+    scale = DEGREE if unit == "deg" else 1.0
+    return Mode(name, count, derivative, offset, move, scale, unit, sigma, tolerance, pyp, ctf)
+
+
+_ANGLES = ("csp_ToleranceParticlesPhi", "csp_ToleranceParticlesTheta", "csp_ToleranceParticlesPsi")
+_DEFOCUS = ("csp_ToleranceMicrographDefocus1", "csp_ToleranceMicrographDefocus2")
+
+# Tolerances are PYP's defaults where PYP has them. PYP bounds each Euler angle, here each component of the rotation vector; and
+# the angle of astigmatism, here its components, by what PYP allows the two defoci.
 PARTICLE_MODES = (
-    Mode("rotation", lambda g: 3, _pose, DEGREE, "deg"),
-    Mode("position", lambda g: 3, _position, 1.0, "A"),
+    Mode("rotation", lambda g: 3, _pose, _pose_offset, _pose_move, DEGREE, "deg", 30.0, 30.0, _ANGLES),
+    _plain_mode("position", "positions", (0, 1, 2), _position, "A", 20.0, 20.0, ("csp_ToleranceParticlesShifts",)),
+    _plain_mode("particle_defocus", "particle_defocus", (0,), _straight(DEFOCUS.start, 1), "A", 300.0, 750.0, ctf=True),
 )
 EXPOSURE_MODES = (
-    Mode("tilt_angle", lambda g: 1, _turn(0), DEGREE, "deg"),
-    Mode("axis_angle", lambda g: 1, _turn(1), DEGREE, "deg"),
-    Mode("third_angle", lambda g: 1, _turn(2), DEGREE, "deg"),
-    Mode("shift", lambda g: 2, _shift, 1.0, "A"),
-    Mode("deformation", lambda g: 2 * g.grid**2 if g.grid >= 2 else 0, _deformation, 1.0, "A"),
+    _angle_mode("tilt_angle", 0, 1.5, 1.5, ("csp_ToleranceMicrographTiltAngles",)),
+    _angle_mode("axis_angle", 1, 1.0, 1.0, ("csp_ToleranceMicrographTiltAxisAngles",)),
+    _angle_mode("third_angle", 2, 1.0, 1.0, ()),
+    _plain_mode("shift", "shifts", (0, 1), _straight(3, 2), "A", 100.0, 100.0, ("csp_ToleranceMicrographShifts",)),
+    _plain_mode("deformation", "deformations", (), _deformation, "A", 20.0, 100.0, ("csp_ToleranceMicrographShifts",),
+                columns=lambda g: 2 * g.grid**2 if g.grid >= 2 else 0),
+    _plain_mode("defocus", "defocus", (0,), _straight(DEFOCUS.start, 1), "A", 750.0, 750.0, _DEFOCUS, ctf=True),
+    _plain_mode("astigmatism", "defocus", (1, 2), _straight(DEFOCUS.start + 1, 2), "A", 300.0, 750.0,
+                ("csp_ToleranceMicrographAstigmatism", *_DEFOCUS), ctf=True),
+    _plain_mode("phase", "phase", (0,), _straight(PHASE, 1), "deg", 20.0, 90.0, ctf=True),
 )
+MODES: Dict[str, Mode] = {mode.name: mode for mode in PARTICLE_MODES + EXPOSURE_MODES}
+
+
+def prior_sigmas() -> Dict[str, float]:
+    """The default standard deviation of every mode's prior, in its unit."""
+    return {name: mode.sigma for name, mode in MODES.items()}
+
+
+def tolerances() -> Dict[str, float]:
+    """How far each mode's parameters may go from their start, by default, in its unit."""
+    return {name: mode.tolerance for name, mode in MODES.items()}
+
+
+def local_size(free: Iterable[str]) -> int:
+    """How many local parameters the free modes need: 5, or 9 where one concerns the CTF. ValueError for unknown names."""
+    names = list(free)
+    for name in names:
+        if name not in MODES:
+            raise ValueError(f"no mode {name!r}; there are {', '.join(MODES)}")
+    return LOCAL_CTF if any(MODES[name].ctf for name in names) else LOCAL
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns of a block belong to which mode."""
+    """Which columns of a block belong to which mode, and how many local parameters they act on."""
 
     modes: Tuple[Mode, ...]
     slices: Dict[str, slice]
     size: int
+    local: int
 
     @classmethod
-    def of(cls, modes: Tuple[Mode, ...], free: List[str], geometry: SeriesGeometry) -> Layout:
+    def of(cls, modes: Tuple[Mode, ...], free: Sequence[str], geometry: SeriesGeometry) -> Layout:
+        """The modes of ``free`` that are among ``modes``; ``free`` also says whether the CTF moves."""
         chosen, slices, size = [], {}, 0
         for mode in modes:
             columns = mode.columns(geometry)
@@ -161,42 +331,35 @@ class Layout:
                 slices[mode.name] = slice(size, size + columns)
                 size += columns
                 chosen.append(mode)
-        return cls(tuple(chosen), slices, size)
+        return cls(tuple(chosen), slices, size, local_size(free))
 
-    def derivative(self, geometry: SeriesGeometry) -> NDArray[np.float64]:
-        """(P, E, 5, size)."""
-        parts = [mode.derivative(geometry) for mode in self.modes]
-        shape = (len(geometry.poses), len(geometry.tilts), LOCAL, 0)
-        return np.concatenate(parts, axis=-1) if parts else np.zeros(shape)
+    def derivative(self, geometry: SeriesGeometry) -> Array:
+        """(P, E, local, size)."""
+        parts = [mode.derivative(geometry, self.local) for mode in self.modes]
+        return np.concatenate(parts, axis=-1) if parts else _zeros(geometry, self.local, 0)
 
-    def precision(self, sigmas: Dict[str, float]) -> NDArray[np.float64]:
-        """1 / sigma^2 of every column from the modes' prior standard deviations in the user's unit."""
-        out = np.zeros(self.size)
+    def offset(self, geometry: SeriesGeometry, start: SeriesGeometry, rows: int) -> Array:
+        """How far every parameter is from its start, ``(rows, size)``, radians and angstrom."""
+        parts = [mode.offset(geometry, start) for mode in self.modes]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((rows, 0))
+
+    def move(self, geometry: SeriesGeometry, step: Array) -> None:
+        """Move the geometry in place by ``step`` (n, size)."""
         for mode in self.modes:
-            sigma = sigmas.get(mode.name, np.inf) * mode.scale
-            out[self.slices[mode.name]] = 0.0 if np.isinf(sigma) else 1.0 / sigma**2
+            mode.move(geometry, step[:, self.slices[mode.name]])
+
+    def precision(self, sigmas: Dict[str, float]) -> Array:
+        """1 / sigma^2 of every column from the modes' prior standard deviations in the user's unit; 0 where there is none."""
+        sigma = self._columns(sigmas)
+        with np.errstate(divide="ignore"):
+            return 1.0 / sigma**2
+
+    def bounds(self, limits: Dict[str, float]) -> Array:
+        """The tolerance of every column, ``(size,)`` in radians and angstrom, inf where there is none."""
+        return self._columns(limits)
+
+    def _columns(self, values: Dict[str, float]) -> Array:
+        out = np.full(self.size, np.inf)
+        for mode in self.modes:
+            out[self.slices[mode.name]] = values.get(mode.name, np.inf) * mode.scale
         return out
-
-
-def apply_particle_step(geometry: SeriesGeometry, layout: Layout, step: NDArray[np.float64]) -> None:
-    """Move the particles in place; ``step`` (P, size)."""
-    if "rotation" in layout.slices:
-        geometry.poses = rotation_vector_to_matrix(step[:, layout.slices["rotation"]]) @ geometry.poses
-    if "position" in layout.slices:
-        geometry.positions = geometry.positions + step[:, layout.slices["position"]]
-
-
-def apply_exposure_step(geometry: SeriesGeometry, layout: Layout, step: NDArray[np.float64]) -> None:
-    """Move the exposures in place; ``step`` (E, size)."""
-    angles = np.zeros((len(geometry.tilts), 3))
-    for column, name in enumerate(("tilt_angle", "axis_angle", "third_angle")):
-        if name in layout.slices:
-            angles[:, column] = np.rad2deg(step[:, layout.slices[name]][:, 0])
-    if angles.any():
-        xtilt, ytilt, zrot = matrix_to_tilt(geometry.tilts)
-        geometry.tilts = rotation_z(zrot + angles[:, 1]) @ rotation_y(ytilt + angles[:, 0]) @ rotation_x(xtilt + angles[:, 2])
-    if "shift" in layout.slices:
-        geometry.shifts = geometry.shifts + step[:, layout.slices["shift"]]
-    if "deformation" in layout.slices:
-        part = step[:, layout.slices["deformation"]]
-        geometry.deformations = geometry.deformations + part.reshape(len(part), -1, 2)

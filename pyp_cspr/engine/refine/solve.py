@@ -1,38 +1,51 @@
-"""Levenberg-Marquardt over one series: from coarse to fine, every step accepted on the true cost or taken back."""
+"""Levenberg-Marquardt over one series: every step accepted on the true cost or taken back.
+
+Where exposures and particles are both free, one step moves all. Where only one kind is, its members do not know of each other:
+each has its own damping, is accepted or taken back by itself, and is left alone once it has settled.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import matrix_to_tilt
+from ..core.ctf_refinement import components_to_form
+from ..core.geometry import rotation_vector_to_matrix
 from ..core.refinement import LocalEquations
-from .normal import Arrowhead, Step
-from .parameters import (
-    EXPOSURE_MODES,
-    PARTICLE_MODES,
-    Layout,
-    SeriesGeometry,
-    apply_exposure_step,
-    apply_particle_step,
-)
+from ..errors import InputError
+from .normal import Arrowhead, Covariance, Step, projection_covariance
+from .parameters import EXPOSURE_MODES, LOCAL, PARTICLE_MODES, Layout, SeriesGeometry, prior_sigmas
 
-# (rotations (Q, 3, 3), centres (Q, 2)) -> local equations of the used projections
-Evaluate = Callable[[NDArray[np.float64], NDArray[np.float64]], LocalEquations]
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e6
+
+
+class CtfChange(NamedTuple):
+    """What the geometry adds to the CTF of the projections' exposures, depth included."""
+
+    form: Array  # (Q, 3) to the defocus form, angstrom
+    phase: Array  # (Q,) radians
+
+
+# evaluate(rotations (Q, 3, 3), centres (Q, 2)) -> local equations of the used projections, in their order.
+# With rows=(Q',): of those alone, whose rotations and centres are then given (where only particles or exposures are free).
+# With ctf=CtfChange: gradient and matrix also in defocus, astigmatism and phase (where a mode of the CTF is free).
+Evaluate = Callable[..., LocalEquations]
 
 
 @dataclass(frozen=True)
 class SolveOptions:
-    """Which modes are free, and how long to go on. Standard deviations of the priors in degrees and angstrom."""
+    """Which modes are free, and how long to go on. Priors and tolerances in degrees and angstrom, by mode; none: no limit."""
 
     free: Tuple[str, ...] = ("rotation", "position", "tilt_angle", "axis_angle", "shift")
-    sigmas: Dict[str, float] = field(default_factory=lambda: {
-        "rotation": 30.0, "position": 20.0, "tilt_angle": 1.5, "axis_angle": 1.0, "third_angle": 1.0, "shift": 100.0,
-        "deformation": 20.0,
-    })
+    sigmas: Dict[str, float] = field(default_factory=prior_sigmas)
+    tolerances: Dict[str, float] = field(default_factory=dict)  # hard bounds; PYP's are parameters.tolerances()
+    huber: float = 0.0  # projections that differ from the rest by more standard deviations than this lose weight; 0: none do
     max_evaluations: int = 25  # at each stage
     # Stop where a step gains, or promises, less than this in the cost for each particle: 0.3 sigma, squared, halved. The
     # coarse stages only have to bring everything into the reach of the next one.
@@ -46,6 +59,8 @@ class SolveReport:
 
     cost: List[float] = field(default_factory=list)
     reason: str = ""
+    projections: int = 0  # evaluated in all: fewer than evaluations times projections where some settled early
+    rejected: int = 0  # steps taken back, of the series or of single particles or exposures
 
     @property
     def evaluations(self) -> int:
@@ -57,9 +72,11 @@ class Solution:
     geometry: SeriesGeometry
     particle_layout: Layout
     exposure_layout: Layout
-    particle_covariance: NDArray[np.float64]  # (P, kp, kp)
-    exposure_covariance: NDArray[np.float64]  # (E, ke, ke)
+    particle_covariance: Array  # (P, kp, kp)
+    exposure_covariance: Array  # (E, ke, ke)
+    projection_covariance: Array  # (Q, 5 or 9, 5 or 9) of the local parameters: free of the gauge
     local: LocalEquations
+    weights: Array  # (Q,) robust weights, 1 where there are none
     report: SolveReport
 
 
@@ -71,110 +88,229 @@ def solve_series(
     last: bool,
     options: SolveOptions,
 ) -> Solution:
-    """Refine one series from ``geometry`` at one resolution; the priors hold the parameters to ``start``.
+    """Refine one series from ``geometry`` at one resolution; priors and tolerances hold the parameters to ``start``.
 
     ``used`` (P, E) says which projections there are, in the order in which ``evaluate`` takes and returns them. ``last`` is
-    False for the coarse stages, which end earlier.
+    False for the coarse stages, which end earlier. Raises ValueError for unknown modes, and InputError where data and priors
+    together do not determine the free parameters.
     """
     index = np.nonzero(used)
-    particles = Layout.of(PARTICLE_MODES, list(options.free), start)
-    exposures = Layout.of(EXPOSURE_MODES, list(options.free), start)
-    problem = _Problem(start, index, evaluate, particles, exposures, options)
-    geometry, local, report = _descend(problem, geometry, last, options)
-    covariances = problem.system(geometry, local).covariance()
-    return Solution(geometry, particles, exposures, *covariances, local=local, report=report)
+    particles = Layout.of(PARTICLE_MODES, options.free, start)
+    exposures = Layout.of(EXPOSURE_MODES, options.free, start)
+    problem = _Problem(start, (index[0], index[1]), evaluate, particles, exposures, options)
+    local = problem.local(geometry)
+    weights = robust_weights(local, options.huber)
+    problem.covariance(problem.system(geometry, local, weights))  # before any work: is there a solution?
+    if particles.size and exposures.size:
+        geometry, local, report = _descend_jointly(problem, geometry, local, last)
+    else:
+        geometry, local, report = _descend_apart(problem, geometry, local, last, 0 if particles.size else 1)
+    weights = robust_weights(local, options.huber)
+    covariance = problem.covariance(problem.system(geometry, local, weights))
+    spread = projection_covariance(covariance, problem.index, particles.derivative(geometry), exposures.derivative(geometry))
+    return Solution(geometry, particles, exposures, covariance.particles, covariance.exposures, spread, local, weights, report)
+
+
+def robust_weights(local: LocalEquations, huber: float) -> Array:
+    """Huber's weights min(1, c / |z|) ``(P,)`` of projections; 1 for all where c = ``huber`` is 0.
+
+    z = (power - match) / sqrt(power / 2) is normal with variance 1 where a projection is the model and noise. What all share
+    (poses still to be found, amplitudes too large) is taken off: the median, and the scale where it is above 1.
+    """
+    if huber <= 0 or not len(local.power):
+        return np.ones(len(local.power))
+    z = (local.power - local.match) / np.sqrt(np.maximum(0.5 * local.power, 1e-30))
+    z -= np.median(z)
+    away = np.abs(z) / max(1.0, 1.4826 * float(np.median(np.abs(z))))
+    weights: Array = huber / np.maximum(away, huber)
+    return weights
 
 
 @dataclass
 class _Problem:
     start: SeriesGeometry
-    index: Tuple[NDArray[np.int64], ...]
+    index: Tuple[Rows, Rows]
     evaluate: Evaluate
     particles: Layout
     exposures: Layout
     options: SolveOptions
 
-    def local(self, geometry: SeriesGeometry) -> LocalEquations:
-        return self.evaluate(geometry.orientations()[self.index], geometry.centres()[self.index])
+    def __post_init__(self) -> None:
+        options = self.options
+        self.precisions = self.particles.precision(options.sigmas), self.exposures.precision(options.sigmas)
+        self.bounds = self.particles.bounds(options.tolerances), self.exposures.bounds(options.tolerances)
 
-    def offsets(self, geometry: SeriesGeometry) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def local(self, geometry: SeriesGeometry, rows: Optional[Rows] = None) -> LocalEquations:
+        index = self.index if rows is None else (self.index[0][rows], self.index[1][rows])
+        extra: Dict[str, object] = {} if rows is None else {"rows": rows}
+        if self.particles.local > LOCAL:
+            form = components_to_form(geometry.defocus_changes()[index])
+            extra["ctf"] = CtfChange(form, geometry.phase[index[1]])
+        return self.evaluate(geometry.orientations()[index], geometry.centres()[index], **extra)
+
+    def offsets(self, geometry: SeriesGeometry) -> Tuple[Array, Array]:
         """How far every free parameter is from its start: (P, kp), (E, ke), radians and angstrom."""
-        start = self.start
-        particle = np.zeros((len(geometry.poses), self.particles.size))
-        exposure = np.zeros((len(geometry.tilts), self.exposures.size))
-        if "rotation" in self.particles.slices:
-            particle[:, self.particles.slices["rotation"]] = _rotation_vectors(geometry.poses @ np.swapaxes(start.poses, 1, 2))
-        if "position" in self.particles.slices:
-            particle[:, self.particles.slices["position"]] = geometry.positions - start.positions
-        before, after = matrix_to_tilt(start.tilts), matrix_to_tilt(geometry.tilts)
-        for name, which in (("tilt_angle", 1), ("axis_angle", 2), ("third_angle", 0)):
-            if name in self.exposures.slices:
-                turn = np.deg2rad((after[which] - before[which] + 180.0) % 360.0 - 180.0)
-                exposure[:, self.exposures.slices[name]] = turn[:, None]
-        if "shift" in self.exposures.slices:
-            exposure[:, self.exposures.slices["shift"]] = geometry.shifts - start.shifts
-        if "deformation" in self.exposures.slices:
-            change = geometry.deformations - start.deformations
-            exposure[:, self.exposures.slices["deformation"]] = change.reshape(len(change), -1)
-        return particle, exposure
+        particle = self.particles.offset(geometry, self.start, len(geometry.poses))
+        return particle, self.exposures.offset(geometry, self.start, len(geometry.tilts))
 
-    def prior_cost(self, geometry: SeriesGeometry) -> float:
+    def prior_costs(self, geometry: SeriesGeometry) -> Tuple[Array, Array]:
+        """Of every particle ``(P,)`` and exposure ``(E,)``."""
         particle, exposure = self.offsets(geometry)
-        sigmas = self.options.sigmas
-        total = (self.particles.precision(sigmas) * particle**2).sum() + (self.exposures.precision(sigmas) * exposure**2).sum()
-        return 0.5 * float(total)
+        return 0.5 * particle**2 @ self.precisions[0], 0.5 * exposure**2 @ self.precisions[1]
 
-    def system(self, geometry: SeriesGeometry, local: LocalEquations) -> Arrowhead:
-        index = (self.index[0], self.index[1])
-        system = Arrowhead.assemble(local, index, self.particles.derivative(geometry), self.exposures.derivative(geometry))
+    def cost(self, geometry: SeriesGeometry, local: LocalEquations, weights: Array) -> float:
+        return float(weights @ local.cost) + float(sum(part.sum() for part in self.prior_costs(geometry)))
+
+    def system(self, geometry: SeriesGeometry, local: LocalEquations, weights: Array) -> Arrowhead:
+        local = local._replace(gradient=local.gradient * weights[:, None], matrix=local.matrix * weights[:, None, None])
+        jacobians = self.particles.derivative(geometry), self.exposures.derivative(geometry)
+        system = Arrowhead.assemble(local, self.index, *jacobians)
         particle, exposure = self.offsets(geometry)
-        sigmas = self.options.sigmas
-        system.add_priors(self.particles.precision(sigmas), particle, self.exposures.precision(sigmas), exposure)
+        system.add_priors(self.precisions[0], particle, self.precisions[1], exposure)
         return system
+
+    def covariance(self, system: Arrowhead) -> Covariance:
+        try:
+            return system.covariance()
+        except np.linalg.LinAlgError:
+            modes = self.particles.modes + self.exposures.modes
+            loose = [mode.name for mode in modes if not np.isfinite(self.options.sigmas.get(mode.name, np.inf))]
+            if not loose:  # the priors are there, but lost in the rounding of much stronger data
+                return system.covariance(1e-9)
+            names = ", ".join(loose)
+            todo = "give one of them a prior standard deviation, or fix it"
+            raise InputError(f"refinement: images and priors do not determine {names}; {todo}") from None
+
+    def step(self, system: Arrowhead, geometry: SeriesGeometry, particle_damping: Array, exposure_damping: Array) -> Step:
+        """The damped step inside the box. A parameter at its bound that wants to go on stays there, and the others know."""
+        offsets = self.offsets(geometry)
+        fixed = []
+        gradients = system.particle_gradient, system.exposure_gradient
+        for offset, bound, gradient, unseen in zip(offsets, self.bounds, gradients, system.unseen()):
+            fixed.append((np.abs(offset) >= bound * (1 - 1e-9)) & (offset * gradient < 0) | unseen)
+        free = system.frozen(fixed[0], fixed[1]) if fixed[0].any() or fixed[1].any() else system
+        step = free.solve(particle_damping, exposure_damping)
+        parts = zip(offsets, step, self.bounds)
+        return Step(*(np.clip(offset + move, -bound, bound) - offset for offset, move, bound in parts))
 
     def moved(self, geometry: SeriesGeometry, step: Step) -> SeriesGeometry:
         new = geometry.copy()
-        apply_particle_step(new, self.particles, step.particles)
-        apply_exposure_step(new, self.exposures, step.exposures)
+        self.particles.move(new, step.particles)
+        self.exposures.move(new, step.exposures)
+        if "rotation" in self.particles.slices:  # rotation vectors do not add up exactly
+            place = self.particles.slices["rotation"]
+            bound = self.bounds[0][place]
+            vectors = self.particles.offset(new, self.start, len(new.poses))[:, place]
+            beyond = (np.abs(vectors) > bound * (1 + 1e-9)).any(axis=1)
+            kept = np.clip(vectors[beyond], -bound, bound)
+            new.poses[beyond] = rotation_vector_to_matrix(kept) @ self.start.poses[beyond]
         return new
 
 
-def _descend(
-    problem: _Problem, geometry: SeriesGeometry, last: bool, options: SolveOptions
+def _descend_jointly(
+    problem: _Problem, geometry: SeriesGeometry, local: LocalEquations, last: bool
 ) -> Tuple[SeriesGeometry, LocalEquations, SolveReport]:
-    report = SolveReport(reason="evaluations used up")
-    local = problem.local(geometry)
-    cost = float(local.cost.sum()) + problem.prior_cost(geometry)
-    report.cost.append(cost)
-    damping = 1e-3
+    options = problem.options
+    weights = robust_weights(local, options.huber)
+    cost = problem.cost(geometry, local, weights)
+    report = SolveReport([cost], "evaluations used up", len(local.power))
+    damping = START_DAMPING
     enough = (options.gain if last else options.coarse_gain) * len(geometry.poses)
+    system = problem.system(geometry, local, weights)
+    particles, exposures = np.ones(len(geometry.poses)), np.ones(len(geometry.tilts))
     while report.evaluations < options.max_evaluations:
-        step = problem.system(geometry, local).solve(damping)
-        if step.predicted < enough:
+        try:
+            step = problem.step(system, geometry, damping * particles, damping * exposures)
+        except np.linalg.LinAlgError:
+            damping = max(damping * 10.0, 1e-2)
+            continue
+        predicted = system.predicted(step)
+        if predicted < enough and damping <= 1.0:
             report.reason = "converged"
             break
         trial = problem.moved(geometry, step)
         trial_local = problem.local(trial)
-        trial_cost = float(trial_local.cost.sum()) + problem.prior_cost(trial)
+        trial_cost = problem.cost(trial, trial_local, weights)
         report.cost.append(trial_cost)
+        report.projections += len(local.power)
         gained = cost - trial_cost
         if gained > 0:
-            geometry, local, cost = trial, trial_local, trial_cost
-            damping = max(damping * (0.1 if gained > 0.5 * step.predicted else 0.5), 1e-6)
-            if gained < enough:
+            geometry, local = trial, trial_local
+            weights = robust_weights(local, options.huber)
+            cost = problem.cost(geometry, local, weights)
+            system = problem.system(geometry, local, weights)
+            damping = max(damping * (0.1 if gained > 0.5 * predicted else 0.5), LEAST_DAMPING)
+            if gained < enough and damping <= 1.0:
                 report.reason = "converged"
                 break
         else:
+            report.rejected += 1
             damping = max(damping * 10.0, 1e-2)
-            if damping > 1e6:
+            if damping > MOST_DAMPING:
                 report.reason = "no step lowers the cost"
                 break
     return geometry, local, report
 
 
-def _rotation_vectors(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation vectors in radians of matrices ``(n, 3, 3)``."""
-    from scipy.spatial.transform import Rotation
+def _descend_apart(
+    problem: _Problem, geometry: SeriesGeometry, local: LocalEquations, last: bool, kind: int
+) -> Tuple[SeriesGeometry, LocalEquations, SolveReport]:
+    """Only particles (``kind`` 0) or only exposures (1) are free."""
+    options = problem.options
+    group = problem.index[kind]
+    count = (len(geometry.poses), len(geometry.tilts))[kind]
+    enough = options.gain if last else options.coarse_gain
 
-    vectors: NDArray[np.float64] = Rotation.from_matrix(matrices).as_rotvec()
-    return vectors
+    def costs(now: SeriesGeometry, values: Array, rows: Rows) -> Array:
+        return np.bincount(group[rows], values, minlength=count) + problem.prior_costs(now)[kind]
+
+    everything = np.arange(len(group))
+    active = np.bincount(group, minlength=count) > 0
+    damping = np.full(count, START_DAMPING)
+    idle = np.zeros((len(geometry.poses), len(geometry.tilts))[1 - kind])
+    report = SolveReport(projections=len(group))
+    while True:
+        weights = robust_weights(local, options.huber)
+        cost = costs(geometry, weights * local.cost, everything)
+        report.cost.append(float(cost.sum()))
+        if report.evaluations >= options.max_evaluations or not active.any():
+            break
+        system = problem.system(geometry, local, weights)
+        dampings = (damping, idle) if kind == 0 else (idle, damping)
+        step = problem.step(system, geometry, *dampings)
+        predicted = system.predicted_apart(step)[kind]
+        active = active & ~((predicted < enough) & (damping <= 1.0)) & (damping <= MOST_DAMPING)
+        if not active.any():
+            break
+        rows = np.flatnonzero(active[group])
+        trial = problem.moved(geometry, _only(step, kind, active))
+        trial_local = problem.local(trial, rows if len(rows) < len(group) else None)
+        report.projections += len(rows)
+        gained = cost - costs(trial, weights[rows] * trial_local.cost, rows)
+        better = active & (gained > 0)
+        report.rejected += int((active & ~better).sum())
+        geometry = problem.moved(geometry, _only(step, kind, better))
+        taken = better[group[rows]]
+        local = LocalEquations(*(_replaced(old, rows[taken], new[taken]) for old, new in zip(local, trial_local)))
+        shrink = np.where(gained > 0.5 * predicted, 0.1, 0.5)
+        damping = np.where(better, np.maximum(damping * shrink, LEAST_DAMPING), np.maximum(damping * 10.0, 1e-2))
+        active = active & ~(better & (gained < enough) & (damping <= 1.0))
+    stuck = int((damping > MOST_DAMPING).sum())
+    if active.any():
+        report.reason = "evaluations used up"
+    else:
+        report.reason = f"no step lowers the cost of {stuck}" if stuck else "converged"
+    return geometry, local, report
+
+
+def _only(step: Step, kind: int, which: NDArray[np.bool_]) -> Step:
+    """The step of the members ``which`` of a kind; the others stay."""
+    parts = list(step)
+    parts[kind] = np.where(which[:, None], parts[kind], 0.0)
+    return Step(*parts)
+
+
+def _replaced(old: Array, rows: Rows, new: Array) -> Array:
+    out = old.copy()
+    out[rows] = new
+    return out
