@@ -69,3 +69,51 @@ class ReconstructSettings(Settings):
             group_matrices(self.symmetry)
         except ValueError as error:
             raise InputError(f"{where}: symmetry {self.symmetry!r}: {error}") from None
+
+
+@dataclass(frozen=True)
+class RefineSettings(ReconstructSettings):
+    """One iteration of refinement. In a settings file any value may be a list: one for each iteration, the last repeats.
+
+    Standard deviations of the priors, from the parameters that the iteration starts with: a prior of 0 keeps a group fixed.
+    """
+
+    resolution: float = 0.0  # angstrom, finest detail used (PYP's rhref); 0: from the FSC
+    start_resolution: float = 60.0  # angstrom, of the coarsest stage
+    half_references: bool = True  # each half-set against its own map; False: one common map (PYP's way)
+    prior_rotation: float = 30.0  # deg, particles (csp_ToleranceParticlesPhi, Psi, Theta)
+    prior_position: float = 20.0  # angstrom, particles (csp_ToleranceParticlesShifts)
+    prior_tilt_angle: float = 1.5  # deg, exposures (csp_ToleranceMicrographTiltAngles)
+    prior_axis_angle: float = 1.0  # deg (csp_ToleranceMicrographTiltAxisAngles)
+    prior_third_angle: float = 0.0  # deg
+    prior_shift: float = 100.0  # angstrom (csp_ToleranceMicrographShifts)
+    exposure_weighting: bool = True  # reconstruct with the measured amplitude and noise of each exposure
+    search_shift: float = 0.0  # angstrom: particles' translations searched by correlation first; 0: no search
+    search_cone: float = 0.0  # deg: rotations searched in this cone about the start; 180: all; 0: no search
+    search_step: float = 0.0  # deg; 0: from the search's resolution
+    search_resolution: float = 25.0  # angstrom
+
+    def check(self, where: str = "settings") -> None:
+        super().check(where)
+        for name, value in self.to_dict().items():
+            if name.startswith(("prior_", "search_")) and value < 0:
+                raise InputError(f"{where}: {name} {value:g}; it must be 0 or above")
+        if self.resolution < 0 or self.start_resolution <= 0:
+            raise InputError(f"{where}: resolution {self.resolution:g} and start_resolution {self.start_resolution:g} A; "
+                             "they must be above 0 (resolution 0: automatic)")
+
+    def reconstruction(self) -> ReconstructSettings:
+        """The part that reconstruction knows."""
+        return ReconstructSettings(**{f.name: getattr(self, f.name) for f in fields(ReconstructSettings)})
+
+
+def of_iteration(values: Dict[str, Any], iteration: int, where: str = "settings") -> RefineSettings:
+    """Settings of one iteration (from 1) out of values that may be lists. Raises InputError for what cannot be."""
+    chosen = {}
+    for name, value in values.items():
+        if isinstance(value, (list, tuple)):
+            if not value:
+                raise InputError(f"{where}: {name} is an empty list; give a value for each iteration")
+            value = value[min(iteration, len(value)) - 1]
+        chosen[name] = value
+    return RefineSettings.from_dict(chosen, where)

@@ -55,6 +55,7 @@ EXPOSURES = (
     Column("defocus", "f8", (3,), "A, A, deg", "df_u, df_v, astigmatism angle at depth 0"),
     Column("phase_shift", "f8", (), "deg", "phase plate", 0.0),
     Column("scale", "f8", (), "", "signal amplitude relative to an undamaged thin specimen (rlnCtfScalefactor)", 1.0),
+    Column("sigma", "f8", (4,), "deg, deg, A, A", "uncertainty of tilt angle, axis angle, shift x, y; 0: not refined", 0.0),
     Column("enabled", "?", (), "", "False: an excluded view, kept but not used", True),
     # Where extracted stacks were cut from: a refined geometry does not move pixels that are already cut.
     Column("extract_rotation", "f8", (3, 3), "", "T_e at extraction of stacks", 0.0),
@@ -68,6 +69,7 @@ PARTICLES = (
     Column("rotation", "f8", (3, 3), "", "R_p: reference -> specimen"),
     Column("half", "i8", (), "", "half-set 1 or 2; 0: not assigned yet", 0),
     Column("score", "f8", (), "", "mean score over projections, 0..100; NaN: none yet", np.nan),
+    Column("sigma", "f8", (2,), "deg, A", "uncertainty of rotation and position, rms over axes; 0: not refined", 0.0),
     Column("weight", "f8", (), "", "weight in reconstructions", 1.0),
     Column("stack", "U", (), "", "absolute path of an extracted stack, or empty", ""),
     Column("extract_position", "f8", (3,), "A", "x_p at extraction of the stack", 0.0),

@@ -47,6 +47,9 @@ class ChunkTask:
     grid: MapGrid
     settings: Dict[str, Any]
     rows_hash: str  # content of the rows file
+    refine: bool = False  # settings are RefineSettings, and the series are refined before they are inserted
+    resolution: float = 0.0  # angstrom: the finest detail that refinement uses
+    references: Tuple[str, ...] = ()  # hashes of reference1.mrc (and reference2.mrc) beside the run's plan
     version: int = TASK_VERSION
 
     @property
@@ -55,7 +58,7 @@ class ChunkTask:
 
     def to_dict(self) -> Dict[str, Any]:
         values = asdict(self)
-        values["series"] = list(self.series)
+        values["series"], values["references"] = list(self.series), list(self.references)
         return values
 
     @classmethod
@@ -65,7 +68,8 @@ class ChunkTask:
         if version != TASK_VERSION:
             raise CsprError(f"{where}: task version {version}, this program reads {TASK_VERSION}; plan the run again")
         try:
-            values = dict(values, grid=MapGrid(**values["grid"]), series=tuple(values["series"]))
+            values = dict(values, grid=MapGrid(**values["grid"]), series=tuple(values["series"]),
+                          references=tuple(values.get("references", ())))
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise CsprError(f"{where}: not a task file ({error}); plan the run again") from None

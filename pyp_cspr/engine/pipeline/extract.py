@@ -56,7 +56,8 @@ def stage(journal: ChunkJournal, name: str) -> Iterator[None]:
 class ExposureView:
     """One exposure of a series: cuts, transforms and weighs its projections.
 
-    ``journal`` collects the seconds of each stage.
+    ``journal`` collects the seconds of each stage. ``amplitude`` and ``power`` are the signal's amplitude a and the noise power
+    s^2 by shell; they start as the dose filter with the exposure's scale, and 1.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class ExposureView:
         dose = exposures["dose_before"][exposure], exposures["dose"][exposure], optics["voltage"][series]
         self.prior = scale * dose_amplitude(shells / crop_grid.field, *dose)
         self.amplitude = self.prior if settings.dose_weighting else np.full(len(shells), scale)
+        self.power = np.ones(len(shells))
 
     def _defocus(self, depth: NDArray) -> NDArray:
         """(B, 3) quadratic forms of the projections' own defocus."""
@@ -109,16 +111,16 @@ class ExposureView:
     def weighted(
         self, particles: NDArray, u: NDArray, depth: NDArray
     ) -> Tuple[NDArray[np.complex64], NDArray[np.float32], NDArray[np.bool_]]:
-        """D = a C X ``(B, n)``, W = a^2 C^2 ``(B, n)``, and which projections lie inside the image ``(B,)``.
+        """D = a C X / s^2 ``(B, n)``, W = a^2 C^2 / s^2 ``(B, n)``, and which projections lie inside the image ``(B,)``.
 
-        ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom. The noise power is taken as 1: images are normalised to that, and a
-        noise spectrum only helps together with the signal's amplitude in it, which a reconstruction does not know.
+        ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom. Without a refinement the noise power is 1, to which images are
+        normalised: a noise spectrum only helps together with the signal's amplitude in it.
         """
         coefficients, residual, inside = self.coefficients(particles, u)
         with stage(self.journal, "weigh"):
             weight = weigh(
                 coefficients, self.grid.band, self.grid.field, residual, self._defocus(depth), self._phases(len(depth)),
-                self.wavelength, self.cs, self.amplitude, np.ones(len(self.amplitude)), self.premultiplied, self.threads,
+                self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied, self.threads,
             )
         return coefficients, weight, inside
 

@@ -29,14 +29,19 @@ def run_tasks(
         return [run_chunk_file(path, threads, memory, progress) for path in paths]
     context = multiprocessing.get_context("spawn")
     counts = context.Queue()
-    with ProcessPoolExecutor(processes, context, _start_worker, (os.getpid(), counts)) as pool:
-        futures = {pool.submit(_work, path, threads, memory): path for path in paths}
-        try:
-            manifests = _collect(futures, counts, progress)
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+    pool = ProcessPoolExecutor(processes, context, _start_worker, (os.getpid(), counts))
+    futures = {pool.submit(_work, path, threads, memory): path for path in paths}
+    try:
+        manifests = _collect(futures, counts, progress)
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        # A worker that was killed may have held a lock that the others wait for; what they leave half-done is done again.
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=False)
     return [manifests[path] for path in paths]
 
 
@@ -70,6 +75,7 @@ def _drain(counts: Any, progress: Progress) -> None:
 def _start_worker(parent: int, counts: Any) -> None:
     global _progress_queue
     _progress_queue = counts
+    counts.cancel_join_thread()  # progress that nobody reads any more must not keep a worker from ending
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 

@@ -17,13 +17,13 @@ from ..core.symmetry import group_matrices
 from ..errors import CsprError
 from ..io.mrc import write_map
 from ..io.relion import write_dataset
-from ..model.settings import ReconstructSettings
+from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkTask, MapGrid
 from ..reconstruct.finalise import Finalised, finalise
 from .chunk import merge_journals
 from .resources import peak_memory
-from .store import RunStore, read_json, read_rows, write_atomic, write_json
+from .store import RunStore, read_json, read_rows, write_atomic, write_json, write_rows
 
 
 def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report: bool = True) -> Dict[str, Any]:
@@ -36,7 +36,9 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
         return done
     start = time.perf_counter()
     plan = store.plan()
-    grid, settings = store.grid(), ReconstructSettings.from_dict(plan["settings"], str(store.plan_path))
+    grid = store.grid()
+    kind = RefineSettings if plan["refine"] else ReconstructSettings
+    settings = kind.from_dict(plan["settings"], str(store.plan_path))
     tasks = [ChunkTask.from_dict(read_json(path), str(path)) for path in store.task_paths()]
     manifests = [store.manifest(task) for task in tasks]
     missing = [task for task, manifest in zip(tasks, manifests) if manifest is None]
@@ -47,7 +49,8 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
     added = time.perf_counter()
     result = finalise(halves[0], halves[1], grid.pixel, seed=settings.seed, threads=threads)
     finalised = time.perf_counter()
-    dataset = read_rows(store.dataset_path)
+    dataset = merge_rows(store, tasks) if plan["refine"] else read_rows(store.dataset_path)
+    write_rows(store.result_path, dataset)
     written = write_maps(store.folder, result, grid.pixel)
     write_dataset(dataset, store.folder)
     journals = [manifest["journal"] for manifest in manifests if manifest is not None]
@@ -68,6 +71,27 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
     if not keep_sums:
         store.remove_sums()
     return summary
+
+
+def merge_rows(store: RunStore, tasks: List[ChunkTask]) -> Dataset:
+    """The planned data set with the rows that the chunks refined; their outcomes are gathered in refinement.npz.
+
+    There the arrays of series i (row of the data set) are named ``i.score`` and so on (``SeriesOutcome.tables``).
+    """
+    dataset = read_rows(store.dataset_path)
+    row_of = {str(name): row for row, name in enumerate(dataset.series["name"])}
+    gathered: Dict[str, np.ndarray] = {}
+    for task in tasks:
+        part, outcomes = store.read_refined(task.index)
+        for series, outcome in enumerate(outcomes):
+            row = row_of[str(part.series["name"][series])]
+            for name in ("position", "rotation", "score", "sigma"):
+                dataset.particles[name][dataset.particles_of(row)] = part.particles[name][part.particles_of(series)]
+            for name in ("rotation", "shift", "defocus", "sigma"):
+                dataset.exposures[name][dataset.exposures_of(row)] = part.exposures[name][part.exposures_of(series)]
+            gathered.update({f"{row}.{name}": values for name, values in outcome.items()})
+    write_atomic(store.refinement_path, lambda stream: np.savez(stream, **gathered))
+    return dataset
 
 
 def add_sums(

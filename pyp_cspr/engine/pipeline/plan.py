@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..errors import InputError
+from ..io.mrc import write_map
 from ..io.relion import read_dataset
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
 from .extract import source_pixel
-from .store import RunStore, hash_rows, write_json, write_rows
+from .store import RunStore, hash_array, hash_rows, write_json, write_rows
 
 
 def map_grid(dataset: Dataset, settings: ReconstructSettings) -> MapGrid:
@@ -56,22 +58,43 @@ def plan_run(
     A folder that already holds the same plan is left as it is, so that a run resumes; one that holds another plan is
     refused, or replaced with ``overwrite``.
     """
-    if tasks_per_chunk < 1:
-        raise InputError(f"tasks per chunk {tasks_per_chunk}; it must be at least 1")
+    dataset = read_planned(data, out)
+    return plan_dataset(RunStore(out), dataset, map_grid(dataset, settings), settings, data, tasks_per_chunk, overwrite)
+
+
+def read_planned(data: str, out: str) -> Dataset:
+    """The data set, checked, every particle in a half-set. Raises InputError where ``out`` is the data set itself."""
     dataset = read_dataset(data)
     dataset.validate()
     dataset.assign_halves()
-    grid = map_grid(dataset, settings)
-    store = RunStore(out)
-    if store.folder == _data_folder(data):
-        raise InputError(f"{store.folder}: is the data set itself; give another folder with --out")
+    folder = RunStore(out).folder
+    if folder == _data_folder(data):
+        raise InputError(f"{folder}: is the data set itself; give another folder with --out")
+    return dataset
+
+
+def plan_dataset(
+    store: RunStore,
+    dataset: Dataset,
+    grid: MapGrid,
+    settings: ReconstructSettings,
+    data: str,
+    tasks_per_chunk: int = 1,
+    overwrite: bool = False,
+    resolution: float = 0.0,
+    references: Sequence[NDArray] = (),
+) -> RunStore:
+    """``plan_run`` of a data set at hand. With ``references`` (one map, or one for each half-set) the chunks refine first, with
+    detail to ``resolution`` (angstrom)."""
+    if tasks_per_chunk < 1:
+        raise InputError(f"tasks per chunk {tasks_per_chunk}; it must be at least 1")
     store.create()
     store.clean()
-
     with_particles = [row for row in range(len(dataset.series)) if len(dataset.particles_of(row))]
     groups = [with_particles[i : i + tasks_per_chunk] for i in range(0, len(with_particles), tasks_per_chunk)]
     parts = [chunk_dataset(dataset, group) for group in groups]
-    tasks = [_task(index, part, grid, settings) for index, part in enumerate(parts)]
+    hashes = tuple(hash_array(volume) for volume in references)
+    tasks = [_task(index, part, grid, settings, resolution, hashes) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
     if store.plan_path.exists() and not overwrite:
         if store.plan()["hash"] != plan["hash"]:
@@ -79,6 +102,8 @@ def plan_run(
         return store
     for name in ("run.json", "summary.json"):
         (store.folder / name).unlink(missing_ok=True)
+    for number, volume in enumerate(references, start=1):
+        write_map(store.reference_path(number), volume, grid.pixel)
     write_rows(store.dataset_path, dataset)
     for task, part in zip(tasks, parts):
         write_rows(store.rows_path(task.index), part)
@@ -87,10 +112,12 @@ def plan_run(
     return store
 
 
-def _task(index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings) -> ChunkTask:
+def _task(
+    index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...]
+) -> ChunkTask:
     used = sum(int(part.used(row).sum()) for row in range(len(part.series)))
     names = tuple(str(name) for name in part.series["name"])
-    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part))
+    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references)
 
 
 def _data_folder(data: str) -> Path:
@@ -107,6 +134,8 @@ def _plan_document(
         "data": os.path.abspath(data),
         "grid": {"box": grid.box, "pixel": grid.pixel, "padded": grid.padded, "radius": grid.radius},
         "settings": settings.to_dict(),
+        "refine": bool(tasks and tasks[0].refine),
+        "resolution": tasks[0].resolution if tasks else 0.0,
         "n_series": len(dataset.series),
         "n_particles": len(dataset.particles),
         "n_projections": sum(task.n_projections for task in tasks),

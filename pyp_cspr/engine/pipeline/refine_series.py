@@ -14,12 +14,14 @@ from ..core.projection import Reference
 from ..core.refinement import LocalEquations, local_equations
 from ..core.weighting import ctf_values, dose_amplitude, weigh
 from ..io.images import open_images
-from ..model.settings import ReconstructSettings
+from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals
+from ..refine.normal import Arrowhead
 from ..refine.parameters import SeriesGeometry
 from ..refine.solve import Solution, SolveOptions, solve_series
+from ..refine.uncertainty import projected_variance
 from .extract import CropGrid, ExposureView, source_pixel
 
 
@@ -194,7 +196,7 @@ def refine_series(
         spectra = model.measure(geometry)
         count = model.band.prefix(radius)
 
-        def evaluate(rotations: NDArray, centres: NDArray, _: int, count: int = count) -> LocalEquations:
+        def evaluate(rotations: NDArray, centres: NDArray, count: int = count) -> LocalEquations:
             return model.equations(rotations, centres, count)
 
         last = number == len(radii) - 1
@@ -206,3 +208,138 @@ def refine_series(
     seconds = time.perf_counter() - begin
     journal = {"stages": reports, "evaluations": evaluations, "projections": len(model.coefficients.data), "seconds": seconds}
     return solution, spectra, journal
+
+
+MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift")
+
+
+def refinement_grid(grid: MapGrid, resolution: float) -> MapGrid:
+    """The map's grid, only as far in Fourier space as ``resolution`` (angstrom) goes."""
+    radius = int(np.clip(grid.field / resolution, 2, grid.radius))
+    return MapGrid(grid.box, grid.pixel, grid.padded, radius)
+
+
+def solve_options(settings: RefineSettings) -> SolveOptions:
+    """Free are the groups whose prior is not 0."""
+    sigmas = {mode: float(getattr(settings, f"prior_{mode}")) for mode in MODES}
+    free = tuple(mode for mode in MODES if sigmas[mode] > 0)
+    return SolveOptions(free=free, sigmas={mode: sigmas[mode] for mode in free})
+
+
+@dataclass(frozen=True)
+class ExposureWeights:
+    """Amplitude relative to the prior, and noise, of a series' exposures; shells of ``field`` angstrom."""
+
+    factor: NDArray[np.float64]  # (E,)
+    b_factor: NDArray[np.float64]  # (E,)
+    noise: NDArray[np.float64]  # (E, shells)
+    field: float
+
+    def of(self, exposure: int, prior: NDArray, crop_grid: CropGrid) -> Tuple[NDArray, NDArray]:
+        """(amplitude, noise power) on the shells of ``crop_grid``; beyond what was measured the last noise holds.
+
+        The series' common curve is left out: it is the same for all that meets in a shell of the map.
+        """
+        k = np.arange(len(prior)) / crop_grid.field
+        amplitude = prior * self.factor[exposure] * np.exp(-0.25 * self.b_factor[exposure] * k**2)
+        measured = self.noise[exposure]
+        last = max(1, len(measured) - 2)  # the outermost shell is only partly filled
+        power = np.interp(k * self.field, np.arange(last), measured[:last])
+        return np.minimum(amplitude, 4.0 * prior.max()), power
+
+
+@dataclass
+class SeriesOutcome:
+    """What the refinement of one series left besides the moved rows."""
+
+    weights: ExposureWeights
+    amplitude: NDArray[np.float64]  # (E, shells)
+    score: NDArray[np.float64]  # (P, E) 0..100, NaN where there is no projection
+    view_sigma: NDArray[np.float64]  # (P, E) deg, rms over three axes times sqrt(3)
+    place_sigma: NDArray[np.float64]  # (P, E) angstrom, likewise over x and y
+    report: Dict[str, Any]
+
+    def tables(self) -> Dict[str, NDArray]:
+        return {"score": self.score, "view_sigma": self.view_sigma, "place_sigma": self.place_sigma,
+                "amplitude": self.amplitude, "noise": self.weights.noise, "factor": self.weights.factor,
+                "b_factor": self.weights.b_factor, "field": np.array(self.weights.field)}
+
+
+def refine_one(
+    dataset: Dataset,
+    series: int,
+    references: Sequence[Reference],
+    settings: RefineSettings,
+    grid: MapGrid,
+    resolution: float,
+    journal: ChunkJournal,
+    threads: int,
+) -> SeriesOutcome:
+    """Refine one series of ``dataset`` in place."""
+    fine = refinement_grid(grid, resolution)
+    coefficients = extract_series(dataset, series, fine, settings, journal, threads)
+    journal.bytes_read += coefficients.bytes_read
+    model = SeriesModel(dataset, series, coefficients, references, threads)
+    start = geometry_of(dataset, series)
+    limit = fine.field / fine.radius
+    radii = stage_radii(model.grid.field, settings.start_resolution, limit)
+    options = solve_options(settings)
+    solution, spectra, report = refine_series(model, start, radii, options)
+    journal.seconds["refine"] = journal.seconds.get("refine", 0.0) + report["seconds"]
+    score = projection_scores(model, solution, spectra)
+    view, place = uncertainties(model, solution, options)
+    _store(dataset, series, solution, score)
+    report.update(series=str(dataset.series["name"][series]), resolution=limit)
+    weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.grid.field)
+    return SeriesOutcome(weights, spectra.amplitude, score, view, place, report)
+
+
+def projection_scores(model: SeriesModel, solution: Solution, spectra: Spectra) -> NDArray[np.float64]:
+    """(P, E) 100 times the correlation of each projection with its model, weighted by 1 / s^2; at least 0.01 as PYP writes."""
+    c = model.coefficients
+    inverse = (1.0 / spectra.noise)[:, model.band.shell].astype(np.float32)
+    power = np.empty(len(c.data))
+    for exposure in range(len(model.exposures)):
+        rows = np.flatnonzero(c.exposure == exposure)
+        power[rows] = (np.abs(c.data[rows]) ** 2) @ inverse[exposure]
+    if model.premultiplied:
+        power *= 2.0  # their noise is that of X times C, and the mean of C^2 is one half
+    correlation = solution.local.match / np.sqrt(np.maximum(solution.local.power * power, 1e-30))
+    score = np.full(c.used.shape, np.nan)
+    score[c.used] = np.clip(100.0 * correlation, 0.01, 100.0)
+    return score
+
+
+def uncertainties(model: SeriesModel, solution: Solution, options: SolveOptions) -> Tuple[NDArray, NDArray]:
+    """(P, E) standard deviation of each projection's view (degrees) and place (angstrom)."""
+    geometry = solution.geometry
+    particle, exposure = solution.particle_layout.derivative(geometry), solution.exposure_layout.derivative(geometry)
+    used = np.nonzero(model.coefficients.used)
+    system = Arrowhead.assemble(solution.local, (used[0], used[1]), particle, exposure)
+    precision = solution.particle_layout.precision(options.sigmas), solution.exposure_layout.precision(options.sigmas)
+    nothing = np.zeros(system.particle_gradient.shape), np.zeros(system.exposure_gradient.shape)
+    system.add_priors(precision[0], nothing[0], precision[1], nothing[1])
+    view, place = projected_variance(system, particle, exposure)
+    return np.rad2deg(np.sqrt(view)), np.sqrt(place)
+
+
+def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) -> None:
+    """Write the solution into the data set's rows."""
+    geometry = solution.geometry
+    rows, particles = dataset.exposures_of(series), dataset.particles_of(series)
+    dataset.exposures["rotation"][rows], dataset.exposures["shift"][rows] = geometry.tilts, geometry.shifts
+    dataset.particles["rotation"][particles] = geometry.poses
+    dataset.particles["position"][particles] = geometry.positions
+    seen = np.isfinite(score).any(axis=1)
+    dataset.particles["score"][particles[seen]] = np.nanmean(score[seen], axis=1)
+    variance = np.diagonal(solution.particle_covariance, axis1=1, axis2=2)
+    for column, (mode, unit) in enumerate((("rotation", np.rad2deg(1.0)), ("position", 1.0))):
+        if mode in solution.particle_layout.slices:
+            part = variance[:, solution.particle_layout.slices[mode]]
+            dataset.particles["sigma"][particles, column] = unit * np.sqrt(part.mean(axis=1))
+    variance = np.diagonal(solution.exposure_covariance, axis1=1, axis2=2)
+    columns = (("tilt_angle", [0], np.rad2deg(1.0)), ("axis_angle", [1], np.rad2deg(1.0)), ("shift", [2, 3], 1.0))
+    for mode, where, unit in columns:
+        if mode in solution.exposure_layout.slices:
+            part = variance[:, solution.exposure_layout.slices[mode]]
+            dataset.exposures["sigma"][rows[:, None], where] = unit * np.sqrt(part)

@@ -3,10 +3,12 @@
 RUN/
   run.json                     the plan: settings, grid, chunks; written last by the plan
   dataset.npz                  the whole data set as planned, half-sets assigned
+  reference1.mrc reference2.mrc    of a run that refines: what its chunks refine against
   tasks/0000.json, 0000.npz    a task and its rows (exact tables)
   chunks/0000/half1.npz, half2.npz, manifest.json      partial sums; the manifest is written last
   map.mrc half1.mrc half2.mrc mask.mrc map_sharpened.mrc fsc.csv journal.json report.html
   optimisation_set.star particles.star tomograms.star tilt_series/    so that a run is again a data set
+  result.npz refinement.npz    the data set as merged; scores, weights and uncertainties of a refinement
   summary.json                 written last by the merge: its presence means that the run is whole
 """
 
@@ -17,7 +19,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from ..core.insertion import Accumulator
 from ..errors import CsprError, InputError
 from ..model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
 from ..model.task import ChunkTask, Manifest, MapGrid
+from .refine_series import SeriesOutcome
 
 Sums = Tuple[Accumulator, Accumulator]
 
@@ -84,6 +87,13 @@ def hash_rows(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+def hash_array(values: np.ndarray) -> str:
+    """Hex digest of an array's content and shape."""
+    digest = hashlib.blake2b(f"{values.dtype} {values.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
 def write_rows(path: Path, dataset: Dataset) -> int:
     """The tables of a data set, bit for bit; returns the bytes written."""
     arrays = _rows_arrays(dataset)
@@ -123,6 +133,18 @@ class RunStore:
 
     def rows_path(self, index: int) -> Path:
         return self.task_path(index).with_suffix(".npz")
+
+    @property
+    def result_path(self) -> Path:
+        """The data set as merged: that of the plan, or with its rows refined."""
+        return self.folder / "result.npz"
+
+    @property
+    def refinement_path(self) -> Path:
+        return self.folder / "refinement.npz"
+
+    def reference_path(self, number: int) -> Path:
+        return self.folder / f"reference{number}.mrc"
 
     def create(self) -> None:
         """Make the folders; InputError where that is not allowed."""
@@ -177,7 +199,15 @@ class RunStore:
                 return None
         return manifest
 
-    def write_chunk(self, task: ChunkTask, sums: Sums, journal: Dict[str, Any]) -> Dict[str, Any]:
+    def write_chunk(
+        self,
+        task: ChunkTask,
+        sums: Sums,
+        journal: Dict[str, Any],
+        rows: Optional[Dataset] = None,
+        outcomes: Sequence[SeriesOutcome] = (),
+    ) -> Dict[str, Any]:
+        """The sums, of a refining chunk its new rows and outcomes, and the manifest last."""
         folder = self.chunk_folder(task.index)
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
@@ -186,6 +216,11 @@ class RunStore:
             arrays = {"numerator": numerator, "denominator": denominator}
             name = f"half{half}.npz"
             files[name] = write_atomic(folder / name, lambda stream, a=arrays: np.savez(stream, **a))  # type: ignore[misc]
+        if rows is not None:
+            files["rows.npz"] = write_rows(folder / "rows.npz", rows)
+            tables = {f"{i}.{name}": values for i, one in enumerate(outcomes) for name, values in one.tables().items()}
+            files["outcome.npz"] = write_atomic(folder / "outcome.npz", lambda stream: np.savez(stream, **tables))
+            journal = dict(journal, refinement=[one.report for one in outcomes])
         manifest = Manifest(task.hash, files, journal).to_dict()
         write_json(folder / "manifest.json", manifest)
         return manifest
@@ -197,6 +232,21 @@ class RunStore:
                 return Accumulator.from_arrays(grid.box, grid.padding, grid.radius, arrays["numerator"], arrays["denominator"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise CsprError(f"{path}: a partial sum cannot be read ({error}); delete {path.parent} and run again") from None
+
+    def read_refined(self, index: int) -> Tuple[Dataset, List[Dict[str, np.ndarray]]]:
+        """The rows of a refining chunk, and the outcome tables of each of its series."""
+        folder = self.chunk_folder(index)
+        dataset = read_rows(folder / "rows.npz")
+        path = folder / "outcome.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                outcomes: List[Dict[str, np.ndarray]] = [{} for _ in range(len(dataset.series))]
+                for name in arrays.files:
+                    number, column = name.split(".", 1)
+                    outcomes[int(number)][column] = arrays[name]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise CsprError(f"{path}: cannot be read ({error}); delete {folder} and run again") from None
+        return dataset, outcomes
 
     def remove_sums(self) -> None:
         """The partial sums are as large as maps; once merged they are not needed. Manifests and journals stay."""

@@ -83,7 +83,7 @@ def agreement(dataset, average) -> float:
     settings = ReconstructSettings()
     grid = map_grid(dataset, settings)
     task = ChunkTask(0, ("all",), 0, grid, settings.to_dict(), "")
-    (accumulator, _), _ = run_chunk(task, dataset)
+    (accumulator, _), *_ = run_chunk(task, dataset)
     assert isinstance(accumulator, Accumulator)
     return float(fsc(solve(accumulator) * mask, volume * mask)[1:9].mean())
 

@@ -1,0 +1,96 @@
+"""Refine particle poses and tilt geometry against a map, and reconstruct: the main job.
+
+Every particle is one rigid body and every tilt image one view of all of them, so both are solved for together. Iteration 0
+reconstructs at the start poses; each later one refines each half-set against its own map and reconstructs. Killed at any
+moment, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any, Callable, Dict, Iterator
+
+from ..io.config import read_toml
+from ..model.settings import RefineSettings
+from ..pipeline.iterate import refine
+from ..pipeline.resources import check_machine
+from . import print_json
+from .options import add_data, add_json, add_machine, progress_bar
+
+
+def add_args(parser: argparse.ArgumentParser) -> None:
+    add_data(parser)
+    parser.add_argument("--reference", required=True, metavar="MAP", help="starting map, of the particles' box and pixel")
+    parser.add_argument("--out", required=True, metavar="RUN",
+                        help="run folder; made if missing, resumed if it holds the same run")
+    parser.add_argument("--mask", default="auto", metavar="auto|none|FILE", help="mask of the references (%(default)s)")
+    parser.add_argument("--iterations", type=int, default=4, metavar="N", help="at most; 0: only reconstruct (%(default)s)")
+    parser.add_argument("--settings", metavar="TOML", help="settings by name; a list has a value for each iteration")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, above those of the file")
+    group = parser.add_argument_group("settings that have their own option")
+    group.add_argument("--symmetry", metavar="GROUP", help="C1, C3, D7, T, O, I1, I2 ... (C1)")
+    group.add_argument("--resolution", type=float, nargs="+", metavar="A",
+                       help="finest detail, by iteration; 0: from the FSC (0)")
+    group.add_argument("--box", type=int, metavar="PIXELS", help="box of the map (as the data say)")
+    group.add_argument("--pixel", type=float, metavar="A", help="pixel of the map (as the data say)")
+    group = parser.add_argument_group("run")
+    group.add_argument("--tasks-per-chunk", type=int, default=1, metavar="N", help="series in a chunk (%(default)s)")
+    group.add_argument("--overwrite", action="store_true", help="replace another run in RUN")
+    group.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
+    add_machine(parser)
+    add_json(parser)
+    parser.epilog = "settings: " + ", ".join(field.name for field in fields(RefineSettings))
+
+
+def values_of(args: argparse.Namespace) -> Dict[str, Any]:
+    """Settings by name from the file, --set and the options, the last above the first."""
+    from ..errors import InputError
+
+    values = read_toml(args.settings) if args.settings else {}
+    kinds = {field.name: type(field.default) for field in fields(RefineSettings)}
+    for text in args.set:
+        name, _, value = text.partition("=")
+        if name not in kinds:
+            raise InputError(f"--set {text}: unknown setting {name!r}; known: {', '.join(sorted(kinds))}")
+        values[name] = _parsed(value, kinds[name], text)
+    for name in ("symmetry", "box", "pixel", "resolution"):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    return values
+
+
+def _parsed(text: str, kind: type, where: str) -> Any:
+    from ..errors import InputError
+
+    words = {"true": True, "false": False}
+    try:
+        parts = [words[part.lower()] if kind is bool else kind(part) for part in text.split(":")]
+    except (ValueError, KeyError):
+        raise InputError(f"--set {where}: {text!r} is not {kind.__name__}") from None
+    return parts[0] if len(parts) == 1 else parts
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    with progress_bar(total, label, " projections") as progress:
+        yield progress
+
+
+def main(args: argparse.Namespace) -> int:
+    values = values_of(args)
+    check_machine(args.processes, args.threads, args.memory)
+    summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
+                     args.processes, args.threads, args.memory, args.overwrite, args.report, _bar)
+    if args.json:
+        print_json(summary)
+        return 0
+    print("iteration  limit/A resolution/A turned/deg  moved/A sigma/deg  score")
+    for entry in summary["iterations"]:
+        cells = [entry.get(name) for name in ("limit", "resolution_0143", "rotation", "position", "sigma_rotation", "score")]
+        texts = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
+        print(f"{entry['iteration']:9d} {texts[0]:>8} {texts[1]:>12} {texts[2]:>10} {texts[3]:>8} {texts[4]:>9} {texts[5]:>6}")
+    print(summary["reason"])
+    print(f"map: {args.out}/map.mrc")
+    return 0

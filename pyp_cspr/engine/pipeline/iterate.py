@@ -1,0 +1,272 @@
+"""Refinement: reconstruct at the start poses, then iterate refine -> reconstruct until nothing changes any more.
+
+RUN/refine.json is the plan. RUN/iterations/000 is the reconstruction at the start poses, 001 the first refinement; each is a
+run folder of its own (``store.py``), so a killed refinement goes on in the chunk where it was. When all is done the last
+iteration's results are RUN's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..core.filters import radial_filter, soft_mask
+from ..core.geometry import rotation_angle
+from ..errors import InputError
+from ..io.mrc import read_map
+from ..model.settings import RefineSettings, of_iteration
+from ..model.tables import Dataset
+from ..model.task import MapGrid, content_hash
+from .check import check_cube
+from .chunk import Progress
+from .local import run_tasks
+from .merge import merge_run
+from .plan import map_grid, plan_dataset, read_planned
+from .resources import share_out
+from .store import RunStore, hash_array, read_json, read_rows, write_json
+
+PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "optimisation_set.star",
+          "particles.star", "tomograms.star", "journal.json", "report.html", "result.npz", "refinement.npz")
+UNKNOWN_RESOLUTION = 60.0  # angstrom, where half maps do not correlate at all
+
+# (what is going on, projections) -> context with a progress function
+Bar = Callable[[str, int], Any]
+
+
+class Refinement:
+    """One refinement run: its folder, its settings and where it is."""
+
+    def __init__(self, out: str, values: Dict[str, Any], iterations: int) -> None:
+        if iterations < 0:
+            raise InputError(f"iterations {iterations}; it must be 0 or above")
+        self.folder = Path(out).absolute()
+        self.values, self.iterations = values, iterations
+        for iteration in range(1, max(iterations, 1) + 1):
+            of_iteration(values, iteration)  # a list with a wrong value must fail now, not after hours
+
+    def settings(self, iteration: int) -> RefineSettings:
+        return of_iteration(self.values, max(iteration, 1))
+
+    def store(self, iteration: int) -> RunStore:
+        return RunStore(self.folder / "iterations" / f"{iteration:03d}")
+
+    def summary(self, iteration: int) -> Dict[str, Any]:
+        summary = self.store(iteration).finished()
+        assert summary is not None  # iterations are asked for in turn
+        return summary
+
+
+def refine(
+    data: str,
+    reference: str,
+    out: str,
+    values: Optional[Dict[str, Any]] = None,
+    iterations: int = 4,
+    mask: str = "auto",
+    tasks_per_chunk: int = 1,
+    processes: int = 0,
+    threads: int = 0,
+    memory: float = 0.0,
+    overwrite: bool = False,
+    report: bool = True,
+    bar: Optional[Bar] = None,
+) -> Dict[str, Any]:
+    """Refine poses and tilt geometry of a data set against a map; returns the summary. Called again, it resumes.
+
+    ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none" or a map. The other
+    arguments as in ``reconstruct``.
+    """
+    start = time.perf_counter()
+    run = Refinement(out, dict(values or {}), iterations)
+    dataset = read_planned(data, out)
+    grid = map_grid(dataset, run.settings(1))
+    volume = read_reference(reference, grid)
+    given_mask = read_mask(mask, grid) if mask not in ("auto", "none") else None
+    plan = {
+        "program": __version__, "data": os.path.abspath(data), "reference": os.path.abspath(reference), "mask": mask,
+        "settings": run.values, "tasks_per_chunk": tasks_per_chunk, "reference_hash": hash_array(volume),
+        "mask_hash": None if given_mask is None else hash_array(given_mask),
+    }
+    _claim(run, plan, overwrite)
+    machine = (processes, threads, memory)
+    bar = bar or _silent
+    history: List[Dict[str, Any]] = []
+    reason = "all iterations done"
+    for iteration in range(iterations + 1):
+        store = run.store(iteration)
+        if store.finished() is None:
+            if iteration == 0:
+                plan_dataset(store, dataset, grid, run.settings(1).reconstruction(), data, tasks_per_chunk)
+            else:
+                previous = run.store(iteration - 1)
+                limit = resolution_limit(run.settings(iteration), run.summary(iteration - 1), grid)
+                maps = references(run, iteration, volume, given_mask, mask, grid)
+                plan_dataset(store, read_rows(previous.result_path), grid, run.settings(iteration), data, tasks_per_chunk,
+                             resolution=limit, references=maps)
+            _run(store, machine, bar, f"iteration {iteration}", report)
+        summary = _describe_change(run, iteration)
+        history.append(summary)
+        stop = converged(history)
+        if stop:
+            reason = stop
+            break
+    return _publish(run, history, reason, time.perf_counter() - start)
+
+
+def read_reference(path: str, grid: MapGrid) -> NDArray[np.float32]:
+    """The starting map, on the run's grid. Raises InputError where its box or pixel is another."""
+    volume, pixel = read_map(path)
+    check_cube(volume)
+    if len(volume) != grid.box or abs(pixel - grid.pixel) > 1e-2 * grid.pixel:
+        raise InputError(f"{path}: box {len(volume)} at {pixel:g} A/pixel, but the run's is {grid.box} at {grid.pixel:g}; "
+                         "resample the map, or give its --box and --pixel")
+    if not np.isfinite(volume).all() or volume.std() == 0:
+        raise InputError(f"{path}: is empty or holds values that are not numbers; make the map again")
+    return volume
+
+
+def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
+    """A mask on the run's grid. Raises InputError where it is not one."""
+    values, _ = read_map(path)
+    if values.shape != (grid.box,) * 3:
+        raise InputError(f"{path}: {' x '.join(map(str, values.shape))} voxels, but the run's box is {grid.box}; make it again")
+    if values.min() < -1e-3 or values.max() > 1.001 or not values.max() > 0:
+        raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; a mask goes from 0 to 1")
+    return values
+
+
+def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: MapGrid) -> float:
+    """Finest detail, angstrom, of an iteration: as set, or where the previous half maps' FSC falls to 0.143."""
+    finest = grid.field / grid.radius
+    if settings.resolution:
+        return max(settings.resolution, finest)
+    return float(max(before["resolution_0143"] or UNKNOWN_RESOLUTION, finest))
+
+
+def references(
+    run: Refinement, iteration: int, given: NDArray, given_mask: Optional[NDArray], mask: str, grid: MapGrid
+) -> List[NDArray[np.float32]]:
+    """What an iteration refines against: the given map first, then the previous half maps, masked and weighted by their FSC."""
+    if iteration == 1:
+        shape = _mask_of(given, given_mask, mask, grid)
+        return [np.ascontiguousarray(given * shape, dtype=np.float32)]
+    store = run.store(iteration - 1)
+    curve = np.genfromtxt(store.folder / "fsc.csv", delimiter=",", names=True)["corrected"]
+    # A half map's signal is FSC of its power; this is its Wiener filter.
+    weight = np.clip(curve, 0.0, 1.0)
+    weight[: min(3, len(weight))] = 1.0
+    own_mask = read_map(store.folder / "mask.mrc")[0]
+    shape = given_mask if given_mask is not None else np.float32(1) if mask == "none" else own_mask
+    names = ("half1", "half2") if run.settings(iteration).half_references else ("map",)
+    maps = []
+    for name in names:
+        volume, _ = read_map(store.folder / f"{name}.mrc")
+        filtered = radial_filter(volume, weight) if name != "map" else volume
+        maps.append(np.ascontiguousarray(filtered * shape, dtype=np.float32))
+    return maps
+
+
+def _mask_of(volume: NDArray, given: Optional[NDArray], mask: str, grid: MapGrid) -> NDArray:
+    if given is not None:
+        return given
+    return np.ones((1, 1, 1), np.float32) if mask == "none" else soft_mask(volume, grid.pixel).values
+
+
+def _claim(run: Refinement, plan: Dict[str, Any], overwrite: bool) -> None:
+    """Write refine.json, or resume the same plan; refuse another one unless it may be overwritten."""
+    path = run.folder / "refine.json"
+    plan = dict(plan, hash=content_hash(plan))
+    if path.exists() and not overwrite:
+        if read_json(path)["hash"] != plan["hash"]:
+            raise InputError(f"{run.folder}: holds a refinement of other data or settings; give another --out, or --overwrite")
+        return
+    store = RunStore(run.folder)
+    store.create()
+    shutil.rmtree(run.folder / "iterations", ignore_errors=True)
+    (run.folder / "summary.json").unlink(missing_ok=True)
+    write_json(path, plan)
+
+
+def _run(store: RunStore, machine: Tuple[int, int, float], bar: Bar, label: str, report: bool) -> None:
+    paths = store.task_paths()
+    count, each, budget = share_out(*machine, chunks=len(paths))
+    with bar(label, store.plan()["n_projections"]) as progress:
+        run_tasks(paths, count, each, budget, progress)
+    merge_run(store, count * each, report=report)
+
+
+class _Silent:
+    def __enter__(self) -> Progress:
+        return lambda count: None
+
+    def __exit__(self, *unused: Any) -> None:
+        """Nothing was opened."""
+
+
+def _silent(label: str, total: int) -> Any:
+    return _Silent()
+
+
+def _describe_change(run: Refinement, iteration: int) -> Dict[str, Any]:
+    """The iteration's summary with its limit and how far everything moved."""
+    summary = run.summary(iteration)
+    entry: Dict[str, Any] = {"iteration": iteration, "limit": None}
+    entry.update({name: summary[name] for name in ("resolution_0143", "seconds")})
+    if iteration == 0:
+        return entry
+    before, after = read_rows(run.store(iteration - 1).result_path), read_rows(run.store(iteration).result_path)
+    entry["limit"] = run.store(iteration).plan()["resolution"]
+    entry.update(changes(before, after))
+    return entry
+
+
+def changes(before: Dataset, after: Dataset) -> Dict[str, float]:
+    """Medians of how far poses and exposures moved, in degrees and angstrom, and of the particles' uncertainties."""
+    turn = rotation_angle(before.particles["rotation"], after.particles["rotation"])
+    move = np.linalg.norm(after.particles["position"] - before.particles["position"], axis=1)
+    tilt = rotation_angle(before.exposures["rotation"], after.exposures["rotation"])
+    shift = np.linalg.norm(after.exposures["shift"] - before.exposures["shift"], axis=1)
+    sigma = np.median(after.particles["sigma"], axis=0)
+    return {
+        "rotation": float(np.median(turn)), "position": float(np.median(move)), "tilt": float(np.median(tilt)),
+        "shift": float(np.median(shift)), "sigma_rotation": float(sigma[0]), "sigma_position": float(sigma[1]),
+        "score": float(np.nanmean(after.particles["score"])),
+    }
+
+
+def converged(history: List[Dict[str, Any]]) -> str:
+    """Why to stop, or nothing: the limit did not get finer and poses moved by less than a third of their uncertainty."""
+    if len(history) < 3:
+        return ""
+    last, previous = history[-1], history[-2]
+    finer = (previous["limit"] - last["limit"]) / last["limit"]
+    still = last["rotation"] < last["sigma_rotation"] / 3 and last["position"] < last["sigma_position"] / 3
+    if finer < 0.02 and still:
+        return (f"converged: the limit stays at {last['limit']:.1f} A and poses moved by {last['rotation']:.2f} deg and "
+                f"{last['position']:.2f} A, less than a third of their uncertainty")
+    return ""
+
+
+def _publish(run: Refinement, history: List[Dict[str, Any]], reason: str, seconds: float) -> Dict[str, Any]:
+    """Copy the last iteration's results to the run folder; summary.json last."""
+    last = run.store(history[-1]["iteration"])
+    for name in PUBLIC:
+        if (last.folder / name).exists():
+            temporary = run.folder / f".{name}.part"
+            shutil.copyfile(last.folder / name, temporary)
+            os.replace(temporary, run.folder / name)
+    target = run.folder / "tilt_series"
+    target.mkdir(exist_ok=True)
+    for path in (last.folder / "tilt_series").glob("*.star"):
+        shutil.copyfile(path, target / path.name)
+    summary = dict(run.summary(history[-1]["iteration"]))
+    summary.update(iterations=history, reason=reason, seconds=round(seconds, 3))
+    write_json(run.folder / "summary.json", summary)
+    return summary
