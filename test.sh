@@ -21,7 +21,7 @@ step "ruff";    ruff check .
 step "mypy";    mypy
 step "imports"; lint-imports | tail -n 20
 step "no syntax or library newer than Python 3.8"
-vermin --quiet --no-tips --violations --target=3.8- --eval-annotations --backport typing --exclude tomllib pyp_cspr setup.py
+vermin --quiet --no-tips --violations --target=3.8- --backport typing --exclude tomllib pyp_cspr setup.py
 
 coverage=(--cov --cov-report=)
 if ! python -c 'import sys; sys.exit(sys.version_info < (3, 9))'; then coverage=(); fi
