@@ -87,6 +87,10 @@ class RefineSettings(ReconstructSettings):
     prior_axis_angle: float = 1.0  # deg (csp_ToleranceMicrographTiltAxisAngles)
     prior_third_angle: float = 0.0  # deg
     prior_shift: float = 100.0  # angstrom (csp_ToleranceMicrographShifts)
+    prior_defocus: float = 0.0  # angstrom, exposures (csp_ToleranceMicrographDefocus1, Defocus2); usual: 750
+    prior_astigmatism: float = 0.0  # angstrom, exposures, of its two components; usual: 300
+    hard_tolerances: bool = False  # keep every parameter in PYP's box about its start as well
+    huber: float = 0.0  # projections that differ by more standard deviations than this lose weight; 0: none; usual: 4
     exposure_weighting: bool = True  # reconstruct with the measured amplitude and noise of each exposure
     search_shift: float = 0.0  # angstrom: particles' translations searched by correlation first; 0: no search
     search_cone: float = 0.0  # deg: rotations searched in this cone about the start; 180: all; 0: no search

@@ -147,7 +147,10 @@ def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: Map
     finest = grid.field / grid.radius
     if settings.resolution:
         return max(settings.resolution, finest)
-    return float(max(before["resolution_0143"] or UNKNOWN_RESOLUTION, finest))
+    limit = before["resolution_0143"] or UNKNOWN_RESOLUTION
+    if settings.search_cone or settings.search_shift:
+        limit = min(limit, settings.search_resolution)  # what is searched cannot have been aligned to begin with
+    return float(max(limit, finest))
 
 
 def references(

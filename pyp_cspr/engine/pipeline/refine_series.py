@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any, Dict, List, Sequence, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.ctf import defocus_form, phase_offset, wavelength
+from ..core.ctf_refinement import components_to_form, ctf_equations, form_to_defocus
 from ..core.projection import Reference
 from ..core.refinement import LocalEquations, local_equations
 from ..core.weighting import ctf_values, dose_amplitude, weigh
@@ -18,10 +19,9 @@ from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals
-from ..refine.normal import Arrowhead
-from ..refine.parameters import SeriesGeometry
-from ..refine.solve import Solution, SolveOptions, solve_series
-from ..refine.uncertainty import projected_variance
+from ..refine.parameters import SeriesGeometry, tolerances
+from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
+from ..refine.solve import CtfChange, Evaluate, Solution, SolveOptions, solve_series
 from .extract import CropGrid, ExposureView, source_pixel
 
 
@@ -82,6 +82,7 @@ class SeriesModel:
         self.which = np.minimum(self.half[coefficients.particle], len(references)) - 1
         self.wavelength, self.cs = wavelength(optics["voltage"][series]), float(optics["cs"][series])
         self.premultiplied = bool(optics["premultiplied"][series])
+        self.base = defocus_form(*table["defocus"].T)  # (E, 3), at depth 0
         self.phase = phase_offset(optics["amplitude_contrast"][series], table["phase_shift"])
         band, grid = coefficients.crop_grid.band, coefficients.crop_grid
         self.band, self.grid = band, grid
@@ -98,10 +99,7 @@ class SeriesModel:
     def forms(self, geometry: SeriesGeometry) -> NDArray[np.float64]:
         """(Q, 3) defocus of every projection at its present depth."""
         c = self.coefficients
-        _, depth = geometry.undeformed()
-        moved = self.dataset.series["hand"][self.series] * depth[c.particle, c.exposure]
-        defocus = self.exposures["defocus"][c.exposure]
-        return defocus_form(defocus[:, 0] + moved, defocus[:, 1] + moved, defocus[:, 2])
+        return self.base[c.exposure] + components_to_form(geometry.defocus_changes()[c.particle, c.exposure])
 
     def shell_sums(self, geometry: SeriesGeometry) -> ShellSums:
         """Data against model by exposure and shell."""
@@ -155,13 +153,34 @@ class SeriesModel:
                     self.threads,
                 )
                 self.weighted[rows] = part
+        self.spectra = spectra
         return spectra
 
-    def equations(self, rotations: NDArray, centres: NDArray, count: int) -> LocalEquations:
-        """Local equations of all projections with the first ``count`` coefficients."""
-        shifts = centres - self.coefficients.centre
-        return local_equations(self.weighted, self.weight, self.band, self.grid.field, self.references, self.which, rotations,
-                               shifts, self.grid.scale, count=count, threads=self.threads)
+    def equations(
+        self,
+        rotations: NDArray,
+        centres: NDArray,
+        count: int,
+        rows: Optional[NDArray[np.int64]] = None,
+        ctf: Optional[CtfChange] = None,
+    ) -> LocalEquations:
+        """Local equations of projections (all, or ``rows``) with the first ``count`` coefficients.
+
+        With ``ctf``, what the geometry adds to each projection's CTF, the CTF is part of the model and its parameters of the
+        equations; else it is as it was when ``measure`` was called last.
+        """
+        picked = np.arange(len(self.coefficients.data)) if rows is None else rows
+        shifts = centres - self.coefficients.centre[picked]
+        if ctf is None:
+            return local_equations(self.weighted, self.weight, self.band, self.grid.field, self.references, self.which[picked],
+                                   rotations, shifts, self.grid.scale, rows=picked, count=count, threads=self.threads)
+        exposure = self.coefficients.exposure[picked]
+        return ctf_equations(
+            self.coefficients.data, self.band, self.grid.field, self.spectra.amplitude, self.spectra.noise, exposure,
+            self.references, self.which[picked], rotations, shifts, self.base[exposure] + ctf.form,
+            self.phase[exposure] + ctf.phase, self.wavelength, self.cs, self.grid.scale, picked, count, self.threads,
+            self.premultiplied,
+        )
 
 
 def geometry_of(dataset: Dataset, series: int, grid: int = 0) -> SeriesGeometry:
@@ -172,7 +191,7 @@ def geometry_of(dataset: Dataset, series: int, grid: int = 0) -> SeriesGeometry:
     return SeriesGeometry(
         dataset.exposures["rotation"][rows].copy(), dataset.exposures["shift"][rows].copy(),
         dataset.particles["rotation"][particles].copy(), dataset.particles["position"][particles].copy(),
-        (float(size[0]) or 1.0, float(size[1]) or 1.0), grid, deformations,
+        (float(size[0]) or 1.0, float(size[1]) or 1.0), grid, deformations, float(dataset.series["hand"][series]),
     )
 
 
@@ -187,18 +206,19 @@ def stage_radii(field: float, start: float, limit: float) -> List[float]:
 
 
 def refine_series(
-    model: SeriesModel, start: SeriesGeometry, radii: Sequence[float], options: SolveOptions
+    model: SeriesModel, start: SeriesGeometry, geometry: SeriesGeometry, radii: Sequence[float], options: SolveOptions
 ) -> Tuple[Solution, Spectra, Dict[str, Any]]:
-    """Solve at each radius in turn (Fourier pixels of the crops), with noise and amplitude measured before each."""
+    """Solve at each radius in turn (Fourier pixels of the crops), with noise and amplitude measured before each.
+
+    From ``geometry``; the priors hold to ``start``.
+    """
     begin = time.perf_counter()
-    geometry, reports, evaluations = start, [], 0
+    reports, evaluations = [], 0
     for number, radius in enumerate(radii):
         spectra = model.measure(geometry)
         count = model.band.prefix(radius)
 
-        def evaluate(rotations: NDArray, centres: NDArray, count: int = count) -> LocalEquations:
-            return model.equations(rotations, centres, count)
-
+        evaluate = _evaluator(model, count)
         last = number == len(radii) - 1
         solution = solve_series(start, geometry, model.coefficients.used, evaluate, last, options)
         geometry = solution.geometry
@@ -210,7 +230,71 @@ def refine_series(
     return solution, spectra, journal
 
 
-MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift")
+def _evaluator(model: SeriesModel, count: int) -> Evaluate:
+    def evaluate(
+        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None
+    ) -> LocalEquations:
+        return model.equations(rotations, centres, count, rows, ctf)
+
+    return evaluate
+
+
+def search(
+    model: SeriesModel, start: SeriesGeometry, radii: Sequence[float], settings: RefineSettings, options: SolveOptions
+) -> SeriesGeometry:
+    """Where to begin: the start, or what searches of shifts and rotations find, as the settings ask.
+
+    The candidates of a rotation search are polished one after the other, particles alone, and the best of each particle stays.
+    """
+    geometry = start.copy()
+    if not (settings.search_shift or settings.search_cone):
+        return geometry
+    model.measure(geometry)
+    c = model.coefficients
+    data = SearchData(
+        model.weighted, model.weight, model.band, model.grid.field, model.grid.scale, model.references, model.which, c.particle,
+        c.exposure, c.centre, model.threads,
+    )
+    resolution = max(settings.search_resolution, model.grid.field / model.band.radius)
+    if settings.search_shift and "shift" in options.free and not settings.search_cone:
+        moved, _ = search_exposure_shifts(data, geometry, 2.0 * resolution, settings.search_shift)
+        geometry.shifts = geometry.shifts + moved
+    if settings.search_shift and not settings.search_cone:
+        moved, _ = search_translations(data, geometry, resolution, settings.search_shift)
+        geometry.positions = geometry.positions + moved
+    if settings.search_cone:
+        geometry = _search_rotations(model, data, geometry, resolution, settings, options)
+    return geometry
+
+
+def _search_rotations(
+    model: SeriesModel, data: SearchData, geometry: SeriesGeometry, resolution: float, settings: RefineSettings,
+    options: SolveOptions,
+) -> SeriesGeometry:
+    radius = 0.25 * model.grid.field * model.grid.scale  # of the particle: half the box is its diameter
+    how = SearchSettings(radius, resolution, settings.search_cone, settings.search_shift, angle_step=settings.search_step,
+                         symmetry=settings.symmetry)
+    candidates = search_rotations(data, geometry, how, settings.seed)
+    count = model.band.prefix(model.grid.field / resolution)
+    used = model.coefficients.used
+    particle_only = replace(options, free=("rotation", "position"))
+    best_cost = np.full(len(geometry.poses), np.inf)
+    best = geometry.copy()
+    for k in range(candidates.scores.shape[1]):
+        trial = geometry.copy()
+        there = np.isfinite(candidates.scores[:, k])
+        trial.poses[there] = candidates.rotations[there, k]
+        trial.positions[there] += candidates.displacements[there, k]
+        solution = solve_series(trial, trial, used, _evaluator(model, count), False, particle_only)
+        cost = np.zeros(len(trial.poses))
+        np.add.at(cost, np.nonzero(used)[0], solution.local.cost)
+        better = there & (cost < best_cost)
+        best_cost[better] = cost[better]
+        best.poses[better], best.positions[better] = solution.geometry.poses[better], solution.geometry.positions[better]
+    return best
+
+
+MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift", "defocus", "astigmatism")
 
 
 def refinement_grid(grid: MapGrid, resolution: float) -> MapGrid:
@@ -223,7 +307,8 @@ def solve_options(settings: RefineSettings) -> SolveOptions:
     """Free are the groups whose prior is not 0."""
     sigmas = {mode: float(getattr(settings, f"prior_{mode}")) for mode in MODES}
     free = tuple(mode for mode in MODES if sigmas[mode] > 0)
-    return SolveOptions(free=free, sigmas={mode: sigmas[mode] for mode in free})
+    bounds = tolerances() if settings.hard_tolerances else {}
+    return SolveOptions(free=free, sigmas={mode: sigmas[mode] for mode in free}, tolerances=bounds, huber=settings.huber)
 
 
 @dataclass(frozen=True)
@@ -284,10 +369,13 @@ def refine_one(
     limit = fine.field / fine.radius
     radii = stage_radii(model.grid.field, settings.start_resolution, limit)
     options = solve_options(settings)
-    solution, spectra, report = refine_series(model, start, radii, options)
+    begin = time.perf_counter()
+    found = search(model, start, radii, settings, options)
+    journal.seconds["search"] = journal.seconds.get("search", 0.0) + time.perf_counter() - begin
+    solution, spectra, report = refine_series(model, start, found, radii, options)
     journal.seconds["refine"] = journal.seconds.get("refine", 0.0) + report["seconds"]
     score = projection_scores(model, solution, spectra)
-    view, place = uncertainties(model, solution, options)
+    view, place = uncertainties(model, solution)
     _store(dataset, series, solution, score)
     report.update(series=str(dataset.series["name"][series]), resolution=limit)
     weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.grid.field)
@@ -310,17 +398,13 @@ def projection_scores(model: SeriesModel, solution: Solution, spectra: Spectra) 
     return score
 
 
-def uncertainties(model: SeriesModel, solution: Solution, options: SolveOptions) -> Tuple[NDArray, NDArray]:
-    """(P, E) standard deviation of each projection's view (degrees) and place (angstrom)."""
-    geometry = solution.geometry
-    particle, exposure = solution.particle_layout.derivative(geometry), solution.exposure_layout.derivative(geometry)
-    used = np.nonzero(model.coefficients.used)
-    system = Arrowhead.assemble(solution.local, (used[0], used[1]), particle, exposure)
-    precision = solution.particle_layout.precision(options.sigmas), solution.exposure_layout.precision(options.sigmas)
-    nothing = np.zeros(system.particle_gradient.shape), np.zeros(system.exposure_gradient.shape)
-    system.add_priors(precision[0], nothing[0], precision[1], nothing[1])
-    view, place = projected_variance(system, particle, exposure)
-    return np.rad2deg(np.sqrt(view)), np.sqrt(place)
+def uncertainties(model: SeriesModel, solution: Solution) -> Tuple[NDArray, NDArray]:
+    """(P, E) standard deviation of each projection's view (degrees, over three axes) and place (angstrom, over x and y)."""
+    variance = np.diagonal(solution.projection_covariance, axis1=1, axis2=2)
+    view, place = (np.full(model.coefficients.used.shape, np.nan) for _ in range(2))
+    view[model.coefficients.used] = np.rad2deg(np.sqrt(variance[:, :3].sum(axis=1)))
+    place[model.coefficients.used] = np.sqrt(variance[:, 3:5].sum(axis=1))
+    return view, place
 
 
 def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) -> None:
@@ -328,6 +412,9 @@ def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) ->
     geometry = solution.geometry
     rows, particles = dataset.exposures_of(series), dataset.particles_of(series)
     dataset.exposures["rotation"][rows], dataset.exposures["shift"][rows] = geometry.tilts, geometry.shifts
+    if geometry.defocus.any():
+        form = defocus_form(*dataset.exposures["defocus"][rows].T) + components_to_form(geometry.defocus)
+        dataset.exposures["defocus"][rows] = form_to_defocus(form)
     dataset.particles["rotation"][particles] = geometry.poses
     dataset.particles["position"][particles] = geometry.positions
     seen = np.isfinite(score).any(axis=1)
