@@ -187,9 +187,9 @@ def projection_covariance(
     particle, exposure = index
     inner, outer = particle_jacobian[index], exposure_jacobian[index]
     mixed = inner @ covariance.cross[particle, :, exposure] @ np.swapaxes(outer, 1, 2)
-    total: Array = inner @ covariance.particles[particle] @ np.swapaxes(inner, 1, 2) + mixed + np.swapaxes(mixed, 1, 2)
-    total += outer @ covariance.exposures[exposure] @ np.swapaxes(outer, 1, 2)
-    return total
+    own = inner @ covariance.particles[particle] @ np.swapaxes(inner, 1, 2)
+    common = outer @ covariance.exposures[exposure] @ np.swapaxes(outer, 1, 2)
+    return own + common + mixed + np.swapaxes(mixed, 1, 2)
 
 
 class _Factor:

@@ -16,7 +16,7 @@ from ..core.ctf_refinement import components_to_form
 from ..core.geometry import rotation_vector_to_matrix
 from ..core.refinement import LocalEquations
 from ..errors import InputError
-from .normal import Arrowhead, Covariance, Step, projection_covariance
+from .normal import Arrowhead, Covariance, Damping, Step, projection_covariance
 from .parameters import EXPOSURE_MODES, LOCAL, PARTICLE_MODES, Layout, SeriesGeometry, prior_sigmas
 
 Array = NDArray[np.float64]
@@ -99,8 +99,8 @@ def solve_series(
     exposures = Layout.of(EXPOSURE_MODES, options.free, start)
     problem = _Problem(start, (index[0], index[1]), evaluate, particles, exposures, options)
     local = problem.local(geometry)
-    weights = robust_weights(local, options.huber)
-    problem.covariance(problem.system(geometry, local, weights))  # before any work: is there a solution?
+    if problem.loose:  # before any work: is there a solution?
+        problem.covariance(problem.system(geometry, local, np.ones(len(local.power))))
     if particles.size and exposures.size:
         geometry, local, report = _descend_jointly(problem, geometry, local, last)
     else:
@@ -139,6 +139,8 @@ class _Problem:
         options = self.options
         self.precisions = self.particles.precision(options.sigmas), self.exposures.precision(options.sigmas)
         self.bounds = self.particles.bounds(options.tolerances), self.exposures.bounds(options.tolerances)
+        modes = self.particles.modes + self.exposures.modes
+        self.loose = [mode.name for mode in modes if not np.isfinite(options.sigmas.get(mode.name, np.inf))]
 
     def local(self, geometry: SeriesGeometry, rows: Optional[Rows] = None) -> LocalEquations:
         index = self.index if rows is None else (self.index[0][rows], self.index[1][rows])
@@ -173,15 +175,14 @@ class _Problem:
         try:
             return system.covariance()
         except np.linalg.LinAlgError:
-            modes = self.particles.modes + self.exposures.modes
-            loose = [mode.name for mode in modes if not np.isfinite(self.options.sigmas.get(mode.name, np.inf))]
-            if not loose:  # the priors are there, but lost in the rounding of much stronger data
+            if not self.loose:  # the priors are there, but lost in the rounding of much stronger data
                 return system.covariance(1e-9)
-            names = ", ".join(loose)
             todo = "give one of them a prior standard deviation, or fix it"
-            raise InputError(f"refinement: images and priors do not determine {names}; {todo}") from None
+            raise InputError(f"refinement: images and priors do not determine {', '.join(self.loose)}; {todo}") from None
 
-    def step(self, system: Arrowhead, geometry: SeriesGeometry, particle_damping: Array, exposure_damping: Array) -> Step:
+    def step(
+        self, system: Arrowhead, geometry: SeriesGeometry, particle_damping: Damping, exposure_damping: Damping
+    ) -> Step:
         """The damped step inside the box. A parameter at its bound that wants to go on stays there, and the others know."""
         offsets = self.offsets(geometry)
         fixed = []
@@ -217,10 +218,9 @@ def _descend_jointly(
     damping = START_DAMPING
     enough = (options.gain if last else options.coarse_gain) * len(geometry.poses)
     system = problem.system(geometry, local, weights)
-    particles, exposures = np.ones(len(geometry.poses)), np.ones(len(geometry.tilts))
     while report.evaluations < options.max_evaluations:
         try:
-            step = problem.step(system, geometry, damping * particles, damping * exposures)
+            step = problem.step(system, geometry, damping, damping)
         except np.linalg.LinAlgError:
             damping = max(damping * 10.0, 1e-2)
             continue

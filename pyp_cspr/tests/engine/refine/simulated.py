@@ -73,7 +73,8 @@ class SimulatedSeries:
             mode.move(start, random.normal(size=(rows, mode.columns(start))) * ERRORS[name] * mode.scale)
         if grid and "deformation" in perturbed:  # the truth bends, the start is straight
             truth.deformations, start.deformations = start.deformations, truth.deformations
-        self.base = defocus_form(random.uniform(2e4, 3e4, tilts), random.uniform(2e4, 3e4, tilts), random.uniform(-90, 90, tilts))
+        defocus = random.uniform(2e4, 3e4, tilts)
+        self.base = defocus_form(defocus, defocus - random.uniform(0, 800, tilts), random.uniform(-90, 90, tilts))
         self.offset = phase_offset(0.07, np.full(tilts, 20.0))
         shape = particles, tilts
         clean = self.reference.slices(truth.orientations().reshape(-1, 3, 3), self.band).reshape(shape + (-1,))
@@ -121,9 +122,9 @@ class SimulatedSeries:
                 return local_equations(self.weighted, self.weight, self.band, FIELD, references, which, rotations, shifts,
                                        rows=rows, count=count, threads=threads)
             exposure = self.exposure[rows]
+            forms, phases = self.base[exposure] + ctf.form, self.offset[exposure] + ctf.phase
             return ctf_equations(self.data, self.band, FIELD, self.amplitude, self.noise, exposure, references, which, rotations,
-                                 shifts, self.base[exposure] + ctf.form, self.offset[exposure] + ctf.phase, WAVELENGTH, CS,
-                                 rows=rows, count=count, threads=threads)
+                                 shifts, forms, phases, WAVELENGTH, CS, rows=rows, count=count, threads=threads)
 
         return call
 
