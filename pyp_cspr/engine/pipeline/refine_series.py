@@ -102,10 +102,14 @@ class SeriesModel:
         return self.base[c.exposure] + components_to_form(geometry.defocus_changes()[c.particle, c.exposure])
 
     def shell_sums(self, geometry: SeriesGeometry) -> ShellSums:
-        """Data against model by exposure and shell."""
+        """Data against model by exposure and shell.
+
+        Premultiplied data are C X. Their least squares have the weight 1 / (C^2 s^2), so the amplitude comes from the sums of
+        C X V* and C^2 |V|^2, and the noise from |C X - a C^2 V|^2, whose expectation is C^2 s^2.
+        """
         c, band = self.coefficients, self.band
         count = len(self.exposures)
-        sums = ShellSums(*(np.zeros((count, self.shells)) for _ in range(4)))
+        sums = ShellSums(*(np.zeros((count, self.shells)) for _ in range(6)))
         forms, orientations, centres = self.forms(geometry), geometry.orientations(), geometry.centres()
         frequency = np.stack([band.kx, band.ky]).astype(np.float64) / self.grid.field
         for exposure in range(count):
@@ -119,20 +123,27 @@ class SeriesModel:
                 if len(part):
                     model[part] = reference.slices(orientations[particles[part], exposure], band, self.grid.scale, self.threads)
             ctf = ctf_values(band, self.grid.field, forms[rows], self.phase[c.exposure[rows]], self.wavelength, self.cs)
-            # Of premultiplied data, C X, the model is C^2 V; divided by C, the sums are those of X where C is not small.
             shift = centres[particles, exposure] - c.centre[rows]
             model *= np.exp(-2j * np.pi * (shift @ frequency)).astype(np.complex64)
             data = c.data[rows]
+
+            def add(table: NDArray, values: NDArray, exposure: int = exposure) -> None:
+                table[exposure] = shell_totals(values, band.shell, self.shells)
+
+            add(sums.data, np.abs(data) ** 2)
             if self.premultiplied:
-                sums.match[exposure] = shell_totals((data * model.conj()).real, band.shell, self.shells)
-                sums.model[exposure] = shell_totals(np.abs(model * ctf) ** 2, band.shell, self.shells)
-                sums.data[exposure] = shell_totals(np.abs(data) ** 2, band.shell, self.shells)
-                sums.count[exposure] = shell_totals(ctf**2, band.shell, self.shells)
+                add(sums.match, (data * model.conj()).real)
+                model *= ctf
+                add(sums.model, np.abs(model) ** 2)
+                model *= ctf
+                add(sums.noise_match, (data * model.conj()).real)
+                add(sums.noise_model, np.abs(model) ** 2)
+                add(sums.count, ctf**2)
             else:
                 model *= ctf
-                sums.match[exposure] = shell_totals((data * model.conj()).real, band.shell, self.shells)
-                sums.model[exposure] = shell_totals(np.abs(model) ** 2, band.shell, self.shells)
-                sums.data[exposure] = shell_totals(np.abs(data) ** 2, band.shell, self.shells)
+                add(sums.match, (data * model.conj()).real)
+                add(sums.model, np.abs(model) ** 2)
+                sums.noise_match[exposure], sums.noise_model[exposure] = sums.match[exposure], sums.model[exposure]
                 sums.count[exposure] = len(rows) * np.bincount(band.shell, minlength=self.shells)
         return sums
 

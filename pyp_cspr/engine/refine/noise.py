@@ -23,10 +23,12 @@ ROUNDS = 4  # of fitting the curve and the exposures in turn
 class ShellSums(NamedTuple):
     """Sums over the projections of each exposure and shell, ``(E, shells)``."""
 
-    match: NDArray[np.float64]  # Re X Y0*
+    match: NDArray[np.float64]  # Re X Y0*, which with the next gives the amplitude
     model: NDArray[np.float64]  # |Y0|^2
-    data: NDArray[np.float64]  # |X|^2
-    count: NDArray[np.float64]
+    data: NDArray[np.float64]  # |X|^2, which with the next three gives the noise
+    count: NDArray[np.float64]  # of coefficients, in units of their noise
+    noise_match: NDArray[np.float64]  # as match and model, in the units of data
+    noise_model: NDArray[np.float64]
 
 
 class Spectra(NamedTuple):
@@ -102,7 +104,7 @@ def _fit_exposures(sums: ShellSums, shape: NDArray, noise: NDArray, k: NDArray) 
 
 def _noise(sums: ShellSums, amplitude: NDArray) -> NDArray[np.float64]:
     """Mean square residual, smoothed, and not below a thousandth of the exposure's mean."""
-    residual = sums.data - 2.0 * amplitude * sums.match + amplitude**2 * sums.model
+    residual = sums.data - 2.0 * amplitude * sums.noise_match + amplitude**2 * sums.noise_model
     power = np.divide(residual, sums.count, out=np.zeros_like(residual), where=sums.count > 0)
     power = smooth(power, sums.count)
     floor = 1e-3 * (residual.sum(axis=1) / np.maximum(sums.count.sum(axis=1), 1.0))
