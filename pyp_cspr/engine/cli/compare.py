@@ -2,14 +2,16 @@
 
 Prints the errors of particle rotations and positions, of the tilt geometry and of defocus, before and after the motions
 that no image can tell are removed: each series' own frame, and with --reference also a turn and a shift of the reference.
+Of a refinement, also the Cramer-Rao bound of each error, and the mean square of error over uncertainty, which is 1 where the
+uncertainties are right.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import Any, Dict
 
-from ..io.relion import read_dataset
-from ..pipeline.compare import QUANTITIES, compare
+from ..pipeline.compare import BOUNDS, QUANTITIES, compare, read_run
 from ..sample.truth import read_truth
 from . import print_json
 from .options import add_json
@@ -24,7 +26,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    result = compare(read_dataset(args.data), read_truth(args.truth), args.symmetry, args.reference)
+    estimate, bounds = read_run(args.data)
+    result = compare(estimate, read_truth(args.truth), args.symmetry, args.reference, bounds)
     if args.json:
         print_json(result)
         return 0
@@ -37,7 +40,17 @@ def main(args: argparse.Namespace) -> int:
         numbers = [before["rms"], before["median"], after["rms"], after["median"]]
         cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
         print(f"{name.replace('_', ' '):18}{before['unit']:7}{cells[0]:>10}{cells[1]:>10}{cells[2]:>12}{cells[3]:>12}")
+    if "bound" in result:
+        print_bounds(result["bound"])
     if args.reference:
         shift = ", ".join(f"{value:.3f}" for value in result["reference_shift"])
         print(f"reference turned by {result['reference_rotation']:.4f} deg, shifted by ({shift}) A")
     return 0
+
+
+def print_bounds(bounds: Dict[str, Dict[str, Any]]) -> None:
+    print(f"\n{'rms error':18}{'unit':7}{'error':>10}{'bound':>10}{'ratio':>8}{'(error/sigma)^2':>17}")
+    for name, (unit, source) in BOUNDS.items():
+        values = [bounds[name][key] for key in ("error", "bound", "ratio", "variance")]
+        cells = ["-" if value is None else f"{value:.{digits}f}" for value, digits in zip(values, (4, 4, 3, 3))]
+        print(f"{name:18}{unit:7}{cells[0]:>10}{cells[1]:>10}{cells[2]:>8}{cells[3]:>17}  of {source}")

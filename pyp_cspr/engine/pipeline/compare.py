@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +14,10 @@ from numpy.typing import NDArray
 from ..core.gauge import Geometry, nearest_equivalent, remove_gauge
 from ..core.geometry import matrix_to_tilt, project, rotation_angle
 from ..core.symmetry import group_matrices
-from ..errors import InputError
+from ..errors import CsprError, InputError
+from ..io.relion import read_dataset
 from ..model.tables import Dataset
+from .store import RunStore, read_rows
 
 # quantity -> (unit, what it is)
 QUANTITIES = {
@@ -30,9 +35,71 @@ QUANTITIES = {
 }
 
 
+# quantity -> (unit, what its bound comes from)
+BOUNDS = {
+    "view": ("deg", "the full covariance of particles and tilt images"),
+    "projected": ("A", "the full covariance of particles and tilt images"),
+    "rotation": ("deg", "the particles' own uncertainties"),
+    "position": ("A", "the particles' own uncertainties"),
+}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a refinement says of its own errors: standard deviations of a whole error, all axes together.
+
+    They are the Cramer-Rao bounds at the solution, for the noise that was measured there. By row of the data set's series:
+    ``seen``, ``view`` (deg) and ``place`` (A), ``(particles, exposures)``. By particle row: ``rotation`` (deg) and ``position``
+    (A); these hold in the series' frame as the priors fix it, so what moves all particles together is part of them.
+    """
+
+    seen: Dict[int, NDArray[np.bool_]]
+    view: Dict[int, NDArray[np.float64]]
+    place: Dict[int, NDArray[np.float64]]
+    rotation: NDArray[np.float64]
+    position: NDArray[np.float64]
+
+
+def read_run(path: str) -> Tuple[Dataset, Optional[Bounds]]:
+    """The data set of a run folder, or of any other, and the bounds where it is a refinement.
+
+    Raises CsprError where the files of a refinement do not belong together.
+    """
+    store = RunStore(Path(path))
+    summary = store.finished() if os.path.isdir(path) else None
+    if summary is None or not store.refinement_path.exists() or not _refined(store, summary):
+        return read_dataset(path, need_images=False), None
+    dataset = read_rows(store.result_path)
+    seen, view, place = {}, {}, {}
+    try:
+        with np.load(store.refinement_path, allow_pickle=False) as arrays:
+            for series in range(len(dataset.series)):
+                if f"{series}.score" not in arrays.files:
+                    continue
+                shape = (len(dataset.particles_of(series)), len(dataset.exposures_of(series)))
+                parts = [arrays[f"{series}.{name}"] for name in ("score", "view_sigma", "place_sigma")]
+                if any(part.shape != shape for part in parts):
+                    raise ValueError(f"series {series}: {parts[0].shape} projections, want {shape}")
+                seen[series], view[series], place[series] = np.isfinite(parts[0]), parts[1], parts[2]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise CsprError(f"{store.refinement_path}: does not belong to result.npz ({error}); run the refinement again") from None
+    sigma = dataset.particles["sigma"] * np.sqrt(3.0)  # the table has the rms over axes
+    return dataset, Bounds(seen, view, place, sigma[:, 0], sigma[:, 1])
+
+
+def _refined(store: RunStore, summary: Dict[str, Any]) -> bool:
+    """Whether a finished run is a refinement, or one iteration of it; a later reconstruction in its folder is not."""
+    if "iterations" in summary:
+        return len(summary["iterations"]) > 1
+    return store.plan_path.exists() and bool(store.plan().get("refine"))
+
+
 @dataclass
 class _Pair:
     """One series in both data sets, rows matched."""
+
+    series: int  # row of the estimate's
+    particles: NDArray[np.int64]  # rows of the estimate's
 
     estimate: Geometry
     truth: Geometry
@@ -42,7 +109,9 @@ class _Pair:
     hand: Tuple[float, float]
 
 
-def compare(estimate: Dataset, truth: Dataset, symmetry: str = "C1", reference: bool = False) -> Dict[str, Any]:
+def compare(
+    estimate: Dataset, truth: Dataset, symmetry: str = "C1", reference: bool = False, bounds: Optional[Bounds] = None
+) -> Dict[str, Any]:
     """Errors of ``estimate``: rms, median and largest of each of ``QUANTITIES``, before and after the gauge is removed.
 
     Particles are matched by name, tilt images by series and slice; the estimate may hold fewer of both. With ``reference`` a
@@ -65,6 +134,8 @@ def compare(estimate: Dataset, truth: Dataset, symmetry: str = "C1", reference: 
         "before": _summary(pairs, before, group),
         "after": _summary(pairs, after, group),
     }
+    if bounds is not None:
+        result["bound"] = _against_bounds(pairs, after, group, bounds)
     if reference:
         result["reference_rotation"] = float(rotation_angle(np.eye(3), turn))
         result["reference_shift"] = [float(value) for value in shift]
@@ -94,6 +165,7 @@ def _match(estimate: Dataset, truth: Dataset) -> List[_Pair]:
             number = estimate.exposures["slice"][rows][np.flatnonzero(match < 0)[0]]
             raise InputError(f"series {name}: tilt image {number + 1} is not in the truth; compare with its own truth.star")
         pairs.append(_Pair(
+            series, mine,
             _geometry(estimate, mine, rows),
             _geometry(truth, theirs, match),
             estimate.used(series),
@@ -111,26 +183,38 @@ def _geometry(dataset: Dataset, particles: NDArray, exposures: NDArray) -> Geome
     )
 
 
+def _pose_errors(truth: Geometry, found: Geometry, group: NDArray) -> Dict[str, NDArray[np.float64]]:
+    """Errors of particles (P,), and of projections (P, E): "view" in degrees, "projected" in angstrom."""
+    copies = nearest_equivalent(found.rotations, truth.rotations, group)
+    seen, _ = project(found.tilts, found.shifts, found.positions[:, None])
+    true_seen, _ = project(truth.tilts, truth.shifts, truth.positions[:, None])
+    views = found.tilts @ found.rotations[:, None]  # (particles, exposures, 3, 3)
+    flat, true_flat = views.reshape(-1, 3, 3), (truth.tilts @ truth.rotations[:, None]).reshape(-1, 3, 3)
+    angle = rotation_angle(nearest_equivalent(flat, true_flat, group), true_flat)
+    return {
+        "rotation": rotation_angle(copies, truth.rotations),
+        "position": np.linalg.norm(found.positions - truth.positions, axis=1),
+        "view": angle.reshape(views.shape[:2]),
+        "projected": np.linalg.norm(seen - true_seen, axis=2),
+    }
+
+
 def _summary(pairs: List[_Pair], estimates: List[Geometry], group: NDArray) -> Dict[str, Dict[str, Any]]:
     errors: Dict[str, List[NDArray]] = {name: [] for name in QUANTITIES}
     for pair, found in zip(pairs, estimates):
         truth = pair.truth
-        copies = nearest_equivalent(found.rotations, truth.rotations, group)
-        errors["rotation"].append(rotation_angle(copies, truth.rotations))
-        errors["position"].append(np.linalg.norm(found.positions - truth.positions, axis=1))
-        seen, depth = project(found.tilts, found.shifts, found.positions[:, None])
-        true_seen, true_depth = project(truth.tilts, truth.shifts, truth.positions[:, None])
-        distance = np.linalg.norm(seen - true_seen, axis=2)[pair.used]
-        errors["projected"].append(distance)
-        errors["projected_pixel"].append(distance / pair.pixel)
-        views = found.tilts @ found.rotations[:, None]  # (particles, exposures, 3, 3)
-        true_views = truth.tilts @ truth.rotations[:, None]
-        flat, true_flat = views.reshape(-1, 3, 3), true_views.reshape(-1, 3, 3)
-        errors["view"].append(rotation_angle(nearest_equivalent(flat, true_flat, group), true_flat)[pair.used.ravel()])
+        pose = _pose_errors(truth, found, group)
+        for name in ("rotation", "position"):
+            errors[name].append(pose[name])
+        for name in ("view", "projected"):
+            errors[name].append(pose[name][pair.used])
+        errors["projected_pixel"].append(pose["projected"][pair.used] / pair.pixel)
         for name, angle, true_angle in zip(("xtilt", "tilt", "axis"), matrix_to_tilt(found.tilts), matrix_to_tilt(truth.tilts)):
             errors[name].append(np.abs((angle - true_angle + 180.0) % 360.0 - 180.0))
         errors["shift"].append(np.linalg.norm(found.shifts - truth.shifts, axis=1))
         errors["defocus"].append(np.abs(pair.defocus[0] - pair.defocus[1]))
+        _, depth = project(found.tilts, found.shifts, found.positions[:, None])
+        _, true_depth = project(truth.tilts, truth.shifts, truth.positions[:, None])
         here = pair.defocus[0] + pair.hand[0] * depth
         errors["particle_defocus"].append(np.abs(here - (pair.defocus[1] + pair.hand[1] * true_depth))[pair.used])
     return {name: _statistics(np.concatenate(values), QUANTITIES[name][0]) for name, values in errors.items()}
@@ -145,3 +229,40 @@ def _statistics(values: NDArray, unit: str) -> Dict[str, Any]:
         "median": float(np.median(values)),
         "largest": float(values.max()),
     }
+
+
+def _against_bounds(pairs: List[_Pair], estimates: List[Geometry], group: NDArray, bounds: Bounds) -> Dict[str, Dict[str, Any]]:
+    """Of each of ``BOUNDS``: rms error, bound (rms of the same rows' sigma), their ratio, and the mean of (error / sigma)^2.
+
+    The last is 1 where the uncertainties are right, whatever the number of axes: sigma is that of the whole error.
+    """
+    errors: Dict[str, List[NDArray]] = {name: [] for name in BOUNDS}
+    sigmas: Dict[str, List[NDArray]] = {name: [] for name in BOUNDS}
+    for pair, found in zip(pairs, estimates):
+        if pair.series not in bounds.seen:
+            continue
+        used = bounds.seen[pair.series] & pair.used
+        pose = _pose_errors(pair.truth, found, group)
+        good = used.any(axis=1)  # a particle without projections has no error of its own
+        rows = pair.particles[good]
+        found_sigmas = {
+            "view": bounds.view[pair.series][used], "projected": bounds.place[pair.series][used],
+            "rotation": bounds.rotation[rows], "position": bounds.position[rows],
+        }
+        for name, values in found_sigmas.items():
+            errors[name].append(pose[name][good if name in ("rotation", "position") else used])
+            sigmas[name].append(values)
+    return {
+        name: _ratio(np.concatenate(errors[name]), np.concatenate(sigmas[name]), unit)
+        for name, (unit, _) in BOUNDS.items()
+    }
+
+
+def _ratio(errors: NDArray, sigmas: NDArray, unit: str) -> Dict[str, Any]:
+    known = np.isfinite(sigmas) & (sigmas > 0)  # 0: kept fixed
+    errors, sigmas = errors[known], sigmas[known]
+    if not len(errors):
+        return {"unit": unit, "n": 0, "error": None, "bound": None, "ratio": None, "variance": None}
+    error, bound = float(np.sqrt(np.mean(errors**2))), float(np.sqrt(np.mean(sigmas**2)))
+    return {"unit": unit, "n": len(errors), "error": error, "bound": bound, "ratio": error / bound,
+            "variance": float(np.mean((errors / sigmas) ** 2))}

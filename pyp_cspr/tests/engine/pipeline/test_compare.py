@@ -12,7 +12,7 @@ from pyp_cspr.engine.core.geometry import rotation_vector_to_matrix
 from pyp_cspr.engine.core.symmetry import group_matrices
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.model.tables import Dataset
-from pyp_cspr.engine.pipeline.compare import QUANTITIES, compare
+from pyp_cspr.engine.pipeline.compare import BOUNDS, QUANTITIES, Bounds, compare
 from pyp_cspr.engine.sample.acquisition import acquire, add_errors
 from pyp_cspr.engine.sample.settings import SampleSettings
 
@@ -136,3 +136,63 @@ def test_other_data_are_refused(truth):
         compare(other, truth)
     with pytest.raises(InputError, match="symmetry 'Q7'"):
         compare(truth, truth, "Q7")
+
+
+def drawn(truth, random, rotation=1.2, position=2.5):
+    """Particles with normal errors of these rms sizes (all axes together), tilts as they are, and bounds that say so."""
+    found = copy(truth)
+    count = len(truth.particles)
+    turns = rotation_vector_to_matrix(np.deg2rad(random.normal(0, rotation / np.sqrt(3), (count, 3))))
+    found.particles["rotation"] = turns @ truth.particles["rotation"]
+    found.particles["position"] = truth.particles["position"] + random.normal(0, position / np.sqrt(3), (count, 3))
+    seen, view, place = {}, {}, {}
+    for series in range(len(truth.series)):
+        shape = truth.used(series).shape
+        seen[series] = np.ones(shape, bool)
+        view[series] = np.full(shape, rotation)
+        place[series] = np.full(shape, position * np.sqrt(2 / 3))  # two of three axes are seen
+    return found, Bounds(seen, view, place, np.full(count, rotation), np.full(count, position))
+
+
+def test_errors_as_large_as_their_bounds_have_ratio_and_variance_1(truth, random):
+    found, bounds = drawn(truth, random)
+    result = compare(found, truth, bounds=bounds)["bound"]
+    assert set(result) == set(BOUNDS)
+    for name, values in result.items():
+        assert values["ratio"] == pytest.approx(1.0, abs=0.1), name
+        assert values["variance"] == pytest.approx(1.0, abs=0.2), name
+        assert values["ratio"] == pytest.approx(values["error"] / values["bound"])
+    assert result["view"]["bound"] == pytest.approx(1.2)
+    assert result["projected"]["bound"] == pytest.approx(2.5 * np.sqrt(2 / 3))
+    assert (result["view"]["n"], result["rotation"]["n"]) == (120 * 31, 120)
+    assert "bound" not in compare(found, truth)
+
+
+def test_bounds_are_matched_to_their_projections(truth, random):
+    """Larger errors where larger ones are expected: the mean square is 1 only if each is divided by its own sigma."""
+    found, bounds = drawn(truth, random)
+    half = np.arange(120) % 2 == 1
+    excess = (found.particles["position"] - truth.particles["position"])[half]
+    found.particles["position"][half] += 9 * excess
+    for series in range(2):
+        bounds.place[series][half[truth.particles_of(series)]] *= 10
+    order = random.permutation(120)
+    bounds = dataclasses.replace(bounds, position=(bounds.position * np.where(half, 10, 1))[order],
+                                 rotation=bounds.rotation[order])
+    for series in range(2):
+        mine = order[truth.particles["series"][order] == series] - truth.particles_of(series)[0]
+        bounds.place[series] = bounds.place[series][mine]
+    result = compare(found.select_particles(order), truth, bounds=bounds)["bound"]
+    for name in ("projected", "position"):
+        assert result[name]["variance"] == pytest.approx(1.0, abs=0.2), name
+        assert result[name]["ratio"] == pytest.approx(1.0, abs=0.12), name
+
+
+def test_projections_that_were_not_seen_and_fixed_parameters_have_no_bound(truth, random):
+    found, bounds = drawn(truth, random)
+    for series in range(2):
+        bounds.seen[series][:, 1:] = False
+        bounds.view[series][:, 0] = 0.0
+    result = compare(found, truth, bounds=bounds)["bound"]
+    assert result["projected"]["n"] == 120
+    assert result["view"] == {"unit": "deg", "n": 0, "error": None, "bound": None, "ratio": None, "variance": None}
