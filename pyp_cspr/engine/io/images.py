@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..model.tables import Dataset
 from .mrc import MrcStack, open_stack
 
+Placed = Tuple[NDArray[np.float64], NDArray[np.float32]]
 Crops = Tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]
 
 PIXEL_TOLERANCE = 0.01  # relative: pixel sizes further apart contradict each other
@@ -47,6 +48,10 @@ class SeriesImages:
         """
         raise NotImplementedError
 
+    def place(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Placed:
+        """What ``crops`` says of the same crops, their centres and inside parts, without reading an image."""
+        raise NotImplementedError
+
 
 class RawImages(SeriesImages):
     """Crops cut from the tilt images at the whole pixel nearest to u.
@@ -77,6 +82,7 @@ class RawImages(SeriesImages):
         if len(sizes) > 1 or (any(said) and sizes != {said}):
             raise InputError(f"series {self.name}: image sizes {sorted(sizes)}, the star says {said}; make them agree")
         self.nx, self.ny = sizes.pop()
+        self._size = np.array([self.nx, self.ny])
 
     def crops(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Crops:
         if exposure_row not in self._images:
@@ -88,19 +94,25 @@ class RawImages(SeriesImages):
         factor = np.float32(self.contrast / deviation)
         mapped, image = self._images[exposure_row]
         source = mapped.data[image]
-        size = np.array([self.nx, self.ny])
-        limit = float(size.max() + box) * 2  # a particle further off leaves an empty crop either way
-        nearest = np.clip(np.rint(positions / self.pixel), -limit, limit).astype(np.int64)
-        low = nearest + size // 2 - box // 2
-        begin = np.clip(low, 0, size)
-        end = np.maximum(np.clip(low + box, 0, size), begin)
+        low, begin, end = self._frames(positions, box)
         crops = np.zeros((len(positions), box, box), np.float32)
         for crop, (x, y), (x0, y0), (x1, y1) in zip(crops, low.tolist(), begin.tolist(), end.tolist()):
             part = crop[y0 - y : y1 - y, x0 - x : x1 - x]
             np.subtract(source[y0:y1, x0:x1], mean, out=part, casting="unsafe", dtype=np.float64)
             part *= factor
+        return (crops, *self.place(exposure_row, particle_rows, positions, box))
+
+    def place(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Placed:
+        low, begin, end = self._frames(np.asarray(u, dtype=np.float64).reshape(-1, 2), box)
         inside = (end - begin).prod(axis=1) / float(box * box)
-        return crops, nearest * self.pixel, inside.astype(np.float32)
+        return (low + box // 2 - self._size // 2) * self.pixel, inside.astype(np.float32)
+
+    def _frames(self, positions: NDArray, box: int) -> Tuple[NDArray, NDArray, NDArray]:
+        """First pixel of each crop, and of each crop the first and the end of what lies inside the image, ``(B, 2)`` x, y."""
+        limit = float(self._size.max() + box) * 2  # a particle further off leaves an empty crop either way
+        low = np.clip(np.rint(positions / self.pixel), -limit, limit).astype(np.int64) + self._size // 2 - box // 2
+        begin = np.clip(low, 0, self._size)
+        return low, begin, np.maximum(np.clip(low + box, 0, self._size), begin)
 
     def statistics(self, exposure_row: int) -> Tuple[float, float]:
         """Mean and standard deviation of an image, X-rays and hot pixels left out. Raises InputError for a blank image."""
@@ -150,13 +162,17 @@ class StackImages(SeriesImages):
             image[...] = self._image(row, self._columns[exposure_row])
         if self.contrast != 1:
             images *= self.contrast
-        exposures = self._dataset.exposures
-        rotation, shift = exposures["extract_rotation"][exposure_row], exposures["extract_shift"][exposure_row]
-        centre, _ = project(rotation, shift, table["extract_position"][rows])
         if not np.isfinite(images).all():
             bad = rows[np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))[0]]
             raise InputError(f"{table['stack'][bad]}: has pixels that are not numbers; leave particle {table['name'][bad]} out")
-        return fit_box(images, box), centre, np.ones(len(rows), np.float32)
+        return (fit_box(images, box), *self.place(exposure_row, rows, u, box))
+
+    def place(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Placed:
+        exposures = self._dataset.exposures
+        rotation, shift = exposures["extract_rotation"][exposure_row], exposures["extract_shift"][exposure_row]
+        rows = np.asarray(particle_rows, dtype=np.int64).reshape(-1)
+        centre, _ = project(rotation, shift, self._dataset.particles["extract_position"][rows])
+        return centre, np.ones(len(rows), np.float32)
 
     def _image(self, row: int, column: int) -> NDArray:
         stack = self._stacks.get(row)

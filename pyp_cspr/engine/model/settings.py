@@ -80,6 +80,7 @@ class RefineSettings(ReconstructSettings):
 
     resolution: float = 0.0  # angstrom, finest detail used (PYP's rhref); 0: from the FSC
     start_resolution: float = 60.0  # angstrom, of the coarsest stage
+    same_reference: bool = False  # against the given map in every iteration (refine_same_ref): for very few particles
     half_references: bool = True  # each half-set against its own map; False: one common map (PYP's way)
     prior_rotation: float = 30.0  # deg, particles (csp_ToleranceParticlesPhi, Psi, Theta)
     prior_position: float = 20.0  # angstrom, particles (csp_ToleranceParticlesShifts)

@@ -54,7 +54,7 @@ def run_chunk(
     for series in range(len(dataset.series)):
         outcome = None
         if isinstance(settings, RefineSettings):
-            outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads)
+            outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory)
             outcomes.append(outcome)
         images = open_images(dataset, series)
         weights = outcome.weights if outcome is not None and settings.exposure_weighting else None

@@ -92,6 +92,11 @@ class ExposureView:
         moved = self.dataset.series["hand"][self.series] * depth
         return defocus_form(defocus_u + moved, defocus_v + moved, np.full(len(depth), angle))
 
+    def place(self, particles: NDArray, u: NDArray) -> Tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Centres of the crops ``(B, 2)`` in angstrom, and which of them lie inside the image ``(B,)``."""
+        centre, inside = self.images.place(self.row, particles, u, self.grid.box)
+        return centre, inside >= LEAST_INSIDE
+
     def coefficients(self, particles: NDArray, u: NDArray) -> Tuple[NDArray, NDArray, NDArray]:
         """X ``(B, n)`` about the crops' centres, u - centre ``(B, 2)`` in angstrom, and which lie inside the image ``(B,)``."""
         with stage(self.journal, "read"):

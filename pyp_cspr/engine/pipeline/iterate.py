@@ -157,7 +157,7 @@ def references(
     run: Refinement, iteration: int, given: NDArray, given_mask: Optional[NDArray], mask: str, grid: MapGrid
 ) -> List[NDArray[np.float32]]:
     """What an iteration refines against: the given map first, then the previous half maps, masked and weighted by their FSC."""
-    if iteration == 1:
+    if iteration == 1 or run.settings(iteration).same_reference:
         shape = _mask_of(given, given_mask, mask, grid)
         return [np.ascontiguousarray(given * shape, dtype=np.float32)]
     store = run.store(iteration - 1)

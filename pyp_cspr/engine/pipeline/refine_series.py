@@ -1,4 +1,4 @@
-"""Refine one series in memory: extract its coefficients once, then measure noise and solve, from coarse to fine."""
+"""Refine one series in memory: search if asked, then measure noise and solve, from coarse to fine."""
 
 from __future__ import annotations
 
@@ -9,201 +9,19 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.ctf import defocus_form, phase_offset, wavelength
-from ..core.ctf_refinement import components_to_form, ctf_equations, form_to_defocus
+from ..core.ctf import defocus_form
+from ..core.ctf_refinement import components_to_form, form_to_defocus
 from ..core.projection import Reference
-from ..core.refinement import LocalEquations, local_equations
-from ..core.weighting import ctf_values, dose_amplitude, weigh
-from ..io.images import open_images
-from ..model.settings import ReconstructSettings, RefineSettings
+from ..core.refinement import LocalEquations
+from ..model.settings import RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
-from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals
+from ..refine.noise import Spectra
 from ..refine.parameters import SeriesGeometry, tolerances
 from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
 from ..refine.solve import CtfChange, Evaluate, Solution, SolveOptions, solve_series
-from .extract import CropGrid, ExposureView, source_pixel
-
-
-@dataclass
-class SeriesCoefficients:
-    """The unweighted in-band coefficients of a series' used projections, about the crops' centres."""
-
-    crop_grid: CropGrid
-    data: NDArray[np.complex64]  # (Q, n)
-    particle: NDArray[np.int64]  # (Q,) index within the series
-    exposure: NDArray[np.int64]  # (Q,) index within the series
-    centre: NDArray[np.float64]  # (Q, 2) angstrom
-    used: NDArray[np.bool_]  # (P, E): the projections, in the order of data
-    bytes_read: int
-
-
-def extract_series(
-    dataset: Dataset, series: int, grid: MapGrid, settings: ReconstructSettings, journal: ChunkJournal, threads: int
-) -> SeriesCoefficients:
-    """Cut and transform every used projection of a series that lies inside its image."""
-    images = open_images(dataset, series)
-    crop_grid = CropGrid(source_pixel(dataset, series), grid)
-    particles = dataset.particles_of(series)
-    used = dataset.used(series).copy()
-    u, _ = dataset.project(series)
-    count = int(used.sum())
-    data = np.empty((count, len(crop_grid.band)), np.complex64)
-    centre = np.empty((count, 2))
-    row_of = np.full(used.shape, -1, np.int64)
-    row_of[used] = np.arange(count)
-    keep = np.ones(count, bool)
-    for column, exposure in enumerate(dataset.exposures_of(series)):
-        rows = np.flatnonzero(used[:, column])
-        view = ExposureView(dataset, series, int(exposure), images, crop_grid, settings, journal, threads)
-        for start in range(0, len(rows), 256):
-            part = rows[start : start + 256]
-            coefficients, residual, good = view.coefficients(particles[part], u[part, column])
-            target = row_of[part, column]
-            data[target], centre[target], keep[target] = coefficients, u[part, column] - residual, good
-    journal.n_outside += int((~keep).sum())
-    index = np.nonzero(used)
-    used[index[0][~keep], index[1][~keep]] = False
-    return SeriesCoefficients(crop_grid, data[keep], index[0][keep], index[1][keep], centre[keep], used, images.bytes_read)
-
-
-class SeriesModel:
-    """The coefficients of a series against the half-sets' references, at any geometry."""
-
-    def __init__(
-        self, dataset: Dataset, series: int, coefficients: SeriesCoefficients, references: Sequence[Reference], threads: int
-    ) -> None:
-        self.dataset, self.series, self.coefficients = dataset, series, coefficients
-        self.references, self.threads = references, threads
-        rows = dataset.exposures_of(series)
-        table, optics = dataset.exposures.take(rows), dataset.series
-        self.exposures = table
-        self.half = dataset.particles["half"][dataset.particles_of(series)]
-        self.which = np.minimum(self.half[coefficients.particle], len(references)) - 1
-        self.wavelength, self.cs = wavelength(optics["voltage"][series]), float(optics["cs"][series])
-        self.premultiplied = bool(optics["premultiplied"][series])
-        self.base = defocus_form(*table["defocus"].T)  # (E, 3), at depth 0
-        self.phase = phase_offset(optics["amplitude_contrast"][series], table["phase_shift"])
-        band, grid = coefficients.crop_grid.band, coefficients.crop_grid
-        self.band, self.grid = band, grid
-        self.shells = int(band.shell.max()) + 1
-        self.k = np.arange(self.shells) / grid.field
-        voltage = optics["voltage"][series]
-        self.prior = np.stack([
-            scale * dose_amplitude(self.k, before, dose, voltage)
-            for scale, before, dose in zip(table["scale"], table["dose_before"], table["dose"])
-        ])
-        self.weighted: NDArray[np.complex64] = np.empty((0, 0), np.complex64)
-        self.weight: NDArray[np.float32] = np.empty((0, 0), np.float32)
-
-    def forms(self, geometry: SeriesGeometry) -> NDArray[np.float64]:
-        """(Q, 3) defocus of every projection at its present depth."""
-        c = self.coefficients
-        return self.base[c.exposure] + components_to_form(geometry.defocus_changes()[c.particle, c.exposure])
-
-    def shell_sums(self, geometry: SeriesGeometry) -> ShellSums:
-        """Data against model by exposure and shell.
-
-        Premultiplied data are C X. Their least squares have the weight 1 / (C^2 s^2), so the amplitude comes from the sums of
-        C X V* and C^2 |V|^2, and the noise from |C X - a C^2 V|^2, whose expectation is C^2 s^2.
-        """
-        c, band = self.coefficients, self.band
-        count = len(self.exposures)
-        sums = ShellSums(*(np.zeros((count, self.shells)) for _ in range(6)))
-        forms, orientations, centres = self.forms(geometry), geometry.orientations(), geometry.centres()
-        frequency = np.stack([band.kx, band.ky]).astype(np.float64) / self.grid.field
-        for exposure in range(count):
-            rows = np.flatnonzero(c.exposure == exposure)
-            if not len(rows):
-                continue
-            particles = c.particle[rows]
-            model = np.empty((len(rows), len(band)), np.complex64)
-            for which, reference in enumerate(self.references):
-                part = np.flatnonzero(self.which[rows] == which)
-                if len(part):
-                    model[part] = reference.slices(orientations[particles[part], exposure], band, self.grid.scale, self.threads)
-            ctf = ctf_values(band, self.grid.field, forms[rows], self.phase[c.exposure[rows]], self.wavelength, self.cs)
-            shift = centres[particles, exposure] - c.centre[rows]
-            model *= np.exp(-2j * np.pi * (shift @ frequency)).astype(np.complex64)
-            data = c.data[rows]
-
-            def add(table: NDArray, values: NDArray, exposure: int = exposure) -> None:
-                table[exposure] = shell_totals(values, band.shell, self.shells)
-
-            add(sums.data, np.abs(data) ** 2)
-            if self.premultiplied:
-                add(sums.match, (data * model.conj()).real)
-                model *= ctf
-                add(sums.model, np.abs(model) ** 2)
-                model *= ctf
-                add(sums.noise_match, (data * model.conj()).real)
-                add(sums.noise_model, np.abs(model) ** 2)
-                add(sums.count, ctf**2)
-            else:
-                model *= ctf
-                add(sums.match, (data * model.conj()).real)
-                add(sums.model, np.abs(model) ** 2)
-                sums.noise_match[exposure], sums.noise_model[exposure] = sums.match[exposure], sums.model[exposure]
-                sums.count[exposure] = len(rows) * np.bincount(band.shell, minlength=self.shells)
-        return sums
-
-    def measure(self, geometry: SeriesGeometry) -> Spectra:
-        """Amplitude and noise at this geometry, and the coefficients weighted by them."""
-        spectra = fit_spectra(self.shell_sums(geometry), self.prior, self.k)
-        c = self.coefficients
-        self.weighted = c.data.copy()
-        self.weight = np.empty(c.data.shape, np.float32)
-        forms = self.forms(geometry)
-        for exposure in range(len(self.exposures)):
-            rows = np.flatnonzero(c.exposure == exposure)
-            if len(rows):
-                part = self.weighted[rows]
-                self.weight[rows] = weigh(
-                    part, self.band, self.grid.field, np.zeros((len(rows), 2)), forms[rows], self.phase[c.exposure[rows]],
-                    self.wavelength, self.cs, spectra.amplitude[exposure], spectra.noise[exposure], self.premultiplied,
-                    self.threads,
-                )
-                self.weighted[rows] = part
-        self.spectra = spectra
-        return spectra
-
-    def equations(
-        self,
-        rotations: NDArray,
-        centres: NDArray,
-        count: int,
-        rows: Optional[NDArray[np.int64]] = None,
-        ctf: Optional[CtfChange] = None,
-    ) -> LocalEquations:
-        """Local equations of projections (all, or ``rows``) with the first ``count`` coefficients.
-
-        With ``ctf``, what the geometry adds to each projection's CTF, the CTF is part of the model and its parameters of the
-        equations; else it is as it was when ``measure`` was called last.
-        """
-        picked = np.arange(len(self.coefficients.data)) if rows is None else rows
-        shifts = centres - self.coefficients.centre[picked]
-        if ctf is None:
-            return local_equations(self.weighted, self.weight, self.band, self.grid.field, self.references, self.which[picked],
-                                   rotations, shifts, self.grid.scale, rows=picked, count=count, threads=self.threads)
-        exposure = self.coefficients.exposure[picked]
-        return ctf_equations(
-            self.coefficients.data, self.band, self.grid.field, self.spectra.amplitude, self.spectra.noise, exposure,
-            self.references, self.which[picked], rotations, shifts, self.base[exposure] + ctf.form,
-            self.phase[exposure] + ctf.phase, self.wavelength, self.cs, self.grid.scale, picked, count, self.threads,
-            self.premultiplied,
-        )
-
-
-def geometry_of(dataset: Dataset, series: int, grid: int = 0) -> SeriesGeometry:
-    """The present unknowns of a series."""
-    rows, particles = dataset.exposures_of(series), dataset.particles_of(series)
-    size = dataset.series["image_size"][series] * dataset.series["pixel"][series]
-    deformations = np.zeros((len(rows), grid * grid, 2))
-    return SeriesGeometry(
-        dataset.exposures["rotation"][rows].copy(), dataset.exposures["shift"][rows].copy(),
-        dataset.particles["rotation"][particles].copy(), dataset.particles["position"][particles].copy(),
-        (float(size[0]) or 1.0, float(size[1]) or 1.0), grid, deformations, float(dataset.series["hand"][series]),
-    )
+from .extract import CropGrid
+from .series_model import SeriesModel, geometry_of
 
 
 def stage_radii(field: float, start: float, limit: float) -> List[float]:
@@ -231,13 +49,13 @@ def refine_series(
 
         evaluate = _evaluator(model, count)
         last = number == len(radii) - 1
-        solution = solve_series(start, geometry, model.coefficients.used, evaluate, last, options)
+        solution = solve_series(start, geometry, model.projections.used, evaluate, last, options)
         geometry = solution.geometry
         evaluations += solution.report.evaluations
         reports.append({"radius": float(radius), "evaluations": solution.report.evaluations,
                         "cost": [float(value) for value in solution.report.cost], "reason": solution.report.reason})
     seconds = time.perf_counter() - begin
-    journal = {"stages": reports, "evaluations": evaluations, "projections": len(model.coefficients.data), "seconds": seconds}
+    journal = {"stages": reports, "evaluations": evaluations, "projections": len(model), "seconds": seconds}
     return solution, spectra, journal
 
 
@@ -250,53 +68,59 @@ def _evaluator(model: SeriesModel, count: int) -> Evaluate:
     return evaluate
 
 
-def search(
-    model: SeriesModel, start: SeriesGeometry, radii: Sequence[float], settings: RefineSettings, options: SolveOptions
-) -> SeriesGeometry:
+def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, options: SolveOptions) -> SeriesGeometry:
     """Where to begin: the start, or what searches of shifts and rotations find, as the settings ask.
 
-    The candidates of a rotation search are polished one after the other, particles alone, and the best of each particle stays.
+    They look no farther than ``search_resolution``, with coefficients of their own, which are few.
     """
     geometry = start.copy()
     if not (settings.search_shift or settings.search_cone):
         return geometry
-    model.measure(geometry)
-    c = model.coefficients
-    data = SearchData(
-        model.weighted, model.weight, model.band, model.grid.field, model.grid.scale, model.references, model.which, c.particle,
-        c.exposure, c.centre, model.threads,
-    )
-    resolution = max(settings.search_resolution, model.grid.field / model.band.radius)
-    if settings.search_shift and "shift" in options.free and not settings.search_cone:
+    resolution = max(settings.search_resolution, model.field / model.band.radius)
+    coarse = SeriesModel(model.dataset, model.series, model.references, refinement_grid(model.grid, resolution), model.settings,
+                         ChunkJournal(), model.threads, memory=2**62)
+    if settings.search_cone:
+        return _search_rotations(coarse, geometry, resolution, settings, options)
+    coarse.measure(geometry)
+    data = _search_data(coarse)
+    if "shift" in options.free:
         moved, _ = search_exposure_shifts(data, geometry, 2.0 * resolution, settings.search_shift)
         geometry.shifts = geometry.shifts + moved
-    if settings.search_shift and not settings.search_cone:
-        moved, _ = search_translations(data, geometry, resolution, settings.search_shift)
-        geometry.positions = geometry.positions + moved
-    if settings.search_cone:
-        geometry = _search_rotations(model, data, geometry, resolution, settings, options)
+    moved, _ = search_translations(data, geometry, resolution, settings.search_shift)
+    geometry.positions = geometry.positions + moved
     return geometry
 
 
+def _search_data(model: SeriesModel) -> SearchData:
+    block, c = model.weighted(), model.projections
+    return SearchData(
+        block.weighted, block.weight, model.band, model.field, model.crop_grid.scale, model.references, model.which, c.particle,
+        c.exposure, c.centre, model.threads,
+    )
+
+
 def _search_rotations(
-    model: SeriesModel, data: SearchData, geometry: SeriesGeometry, resolution: float, settings: RefineSettings,
-    options: SolveOptions,
+    model: SeriesModel, geometry: SeriesGeometry, resolution: float, settings: RefineSettings, options: SolveOptions
 ) -> SeriesGeometry:
-    radius = 0.25 * model.grid.field * model.grid.scale  # of the particle: half the box is its diameter
+    """The candidates of the search are polished one after the other, particles alone; the best of each particle stays."""
+    model.measure_blindly(geometry)
+    radius = 0.25 * model.field * model.crop_grid.scale  # of the particle: half the box is its diameter
     how = SearchSettings(radius, resolution, settings.search_cone, settings.search_shift, angle_step=settings.search_step,
                          symmetry=settings.symmetry)
-    candidates = search_rotations(data, geometry, how, settings.seed)
-    count = model.band.prefix(model.grid.field / resolution)
-    used = model.coefficients.used
-    particle_only = replace(options, free=("rotation", "position"))
-    best_cost = np.full(len(geometry.poses), np.inf)
-    best = geometry.copy()
+    candidates = search_rotations(_search_data(model), geometry, how, settings.seed)
+    trials = []
     for k in range(candidates.scores.shape[1]):
-        trial = geometry.copy()
         there = np.isfinite(candidates.scores[:, k])
+        trial = geometry.copy()
         trial.poses[there] = candidates.rotations[there, k]
         trial.positions[there] += candidates.displacements[there, k]
-        solution = solve_series(trial, trial, used, _evaluator(model, count), False, particle_only)
+        trials.append((trial, there))
+    model.measure(trials[0][0])
+    used, evaluate = model.projections.used, _evaluator(model, len(model.band))
+    particle_only = replace(options, free=("rotation", "position"))
+    best_cost, best = np.full(len(geometry.poses), np.inf), geometry.copy()
+    for trial, there in trials:
+        solution = solve_series(trial, trial, used, evaluate, False, particle_only)
         cost = np.zeros(len(trial.poses))
         np.add.at(cost, np.nonzero(used)[0], solution.local.cost)
         better = there & (cost < best_cost)
@@ -370,51 +194,46 @@ def refine_one(
     resolution: float,
     journal: ChunkJournal,
     threads: int,
+    memory: int = 2 * 1024**3,
 ) -> SeriesOutcome:
     """Refine one series of ``dataset`` in place."""
     fine = refinement_grid(grid, resolution)
-    coefficients = extract_series(dataset, series, fine, settings, journal, threads)
-    journal.bytes_read += coefficients.bytes_read
-    model = SeriesModel(dataset, series, coefficients, references, threads)
+    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory)
     start = geometry_of(dataset, series)
     limit = fine.field / fine.radius
-    radii = stage_radii(model.grid.field, settings.start_resolution, limit)
+    radii = stage_radii(model.field, settings.start_resolution, limit)
     options = solve_options(settings)
     begin = time.perf_counter()
-    found = search(model, start, radii, settings, options)
+    found = search(model, start, settings, options)
     journal.seconds["search"] = journal.seconds.get("search", 0.0) + time.perf_counter() - begin
     solution, spectra, report = refine_series(model, start, found, radii, options)
     journal.seconds["refine"] = journal.seconds.get("refine", 0.0) + report["seconds"]
-    score = projection_scores(model, solution, spectra)
+    score = projection_scores(model, solution)
     view, place = uncertainties(model, solution)
+    journal.bytes_read += model.images.bytes_read
     _store(dataset, series, solution, score)
     report.update(series=str(dataset.series["name"][series]), resolution=limit)
-    weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.grid.field)
+    weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.field)
     return SeriesOutcome(weights, spectra.amplitude, score, view, place, report)
 
 
-def projection_scores(model: SeriesModel, solution: Solution, spectra: Spectra) -> NDArray[np.float64]:
+def projection_scores(model: SeriesModel, solution: Solution) -> NDArray[np.float64]:
     """(P, E) 100 times the correlation of each projection with its model, weighted by 1 / s^2; at least 0.01 as PYP writes."""
-    c = model.coefficients
-    inverse = (1.0 / spectra.noise)[:, model.band.shell].astype(np.float32)
-    power = np.empty(len(c.data))
-    for exposure in range(len(model.exposures)):
-        rows = np.flatnonzero(c.exposure == exposure)
-        power[rows] = (np.abs(c.data[rows]) ** 2) @ inverse[exposure]
+    power = model.data_power()
     if model.premultiplied:
         power *= 2.0  # their noise is that of X times C, and the mean of C^2 is one half
     correlation = solution.local.match / np.sqrt(np.maximum(solution.local.power * power, 1e-30))
-    score = np.full(c.used.shape, np.nan)
-    score[c.used] = np.clip(100.0 * correlation, 0.01, 100.0)
+    score = np.full(model.projections.used.shape, np.nan)
+    score[model.projections.used] = np.clip(100.0 * correlation, 0.01, 100.0)
     return score
 
 
 def uncertainties(model: SeriesModel, solution: Solution) -> Tuple[NDArray, NDArray]:
     """(P, E) standard deviation of each projection's view (degrees, over three axes) and place (angstrom, over x and y)."""
     variance = np.diagonal(solution.projection_covariance, axis1=1, axis2=2)
-    view, place = (np.full(model.coefficients.used.shape, np.nan) for _ in range(2))
-    view[model.coefficients.used] = np.rad2deg(np.sqrt(variance[:, :3].sum(axis=1)))
-    place[model.coefficients.used] = np.sqrt(variance[:, 3:5].sum(axis=1))
+    view, place = (np.full(model.projections.used.shape, np.nan) for _ in range(2))
+    view[model.projections.used] = np.rad2deg(np.sqrt(variance[:, :3].sum(axis=1)))
+    place[model.projections.used] = np.sqrt(variance[:, 3:5].sum(axis=1))
     return view, place
 
 

@@ -19,7 +19,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -104,13 +104,14 @@ def read_rows(path: Path) -> Dataset:
     """The data set of ``write_rows``. Raises CsprError where the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            tables = [
+            series, exposures, particles = (
                 Table(schema, {column.name: arrays[f"{kind}.{column.name}"] for column in schema})
                 for kind, schema in (("series", SERIES), ("exposures", EXPOSURES), ("particles", PARTICLES))
-            ]
+            )
             extra = {name[6:]: arrays[name].tolist() for name in arrays.files if name.startswith("extra.")}
             box, box_pixel = arrays["box"]
-            return Dataset(*tables, arrays["visible"], int(box), float(box_pixel), extra, str(arrays["source"]))
+            return Dataset(series, exposures, particles, arrays["visible"], int(box), float(box_pixel), extra,
+                           str(arrays["source"]))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise CsprError(f"{path}: the rows of a task cannot be read ({error}); plan the run again") from None
 
@@ -118,7 +119,7 @@ def read_rows(path: Path) -> Dataset:
 class RunStore:
     """A run folder. Opening one that exists is how a run resumes."""
 
-    def __init__(self, folder: os.PathLike) -> None:
+    def __init__(self, folder: Union[str, os.PathLike[str]]) -> None:
         self.folder = Path(folder).absolute()
 
     # --- the plan -------------------------------------------------------------------------------------------------

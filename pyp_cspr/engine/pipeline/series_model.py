@@ -1,0 +1,321 @@
+"""The coefficients of one series against its references, at any geometry, within a bound of memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.ctf import defocus_form, phase_offset, wavelength
+from ..core.ctf_refinement import components_to_form, ctf_equations
+from ..core.projection import Reference
+from ..core.refinement import PARAMETERS, LocalEquations, local_equations
+from ..core.weighting import ctf_values, dose_amplitude, weigh
+from ..io.images import open_images
+from ..model.settings import ReconstructSettings
+from ..model.tables import Dataset
+from ..model.task import ChunkJournal, MapGrid
+from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals
+from ..refine.parameters import SeriesGeometry
+from ..refine.solve import CtfChange
+from .extract import CropGrid, ExposureView, source_pixel
+
+EXTRACT_BATCH = 256  # crops of an exposure at a time
+BYTES_PER_COEFFICIENT = 8 + 8 + 4  # X, D and W
+
+
+class Projections(NamedTuple):
+    """The projections of a series that are used, Q in the order of particles and then exposures."""
+
+    particle: NDArray[np.int64]  # (Q,) index within the series
+    exposure: NDArray[np.int64]  # (Q,) index within the series
+    centre: NDArray[np.float64]  # (Q, 2) of the crops, angstrom
+    used: NDArray[np.bool_]  # (P, E)
+
+
+class _Block(NamedTuple):
+    """Some particles' projections in memory."""
+
+    rows: NDArray[np.int64]  # (B,) which projections
+    data: NDArray[np.complex64]  # (B, n) X
+    weighted: NDArray[np.complex64]  # (B, n) D
+    weight: NDArray[np.float32]  # (B, n) W
+
+
+@dataclass
+class SeriesModel:
+    """One series against its half-sets' references.
+
+    All coefficients are kept where ``memory`` bytes hold them; otherwise they are cut from the images again, some particles
+    at a time, whenever they are needed: slower, with the same result. ``start`` is the geometry at which crops are cut.
+    """
+
+    dataset: Dataset
+    series: int
+    references: Sequence[Reference]
+    grid: MapGrid  # as far as refinement reaches
+    settings: ReconstructSettings
+    journal: ChunkJournal
+    threads: int = 1
+    memory: int = 2 * 1024**3
+
+    def __post_init__(self) -> None:
+        dataset, series = self.dataset, self.series
+        rows, optics = dataset.exposures_of(series), dataset.series
+        table = dataset.exposures.take(rows)
+        self.exposures = table
+        self.crop_grid = CropGrid(source_pixel(dataset, series), self.grid)
+        self.band = self.crop_grid.band
+        self.field = self.crop_grid.field
+        self.wavelength, self.cs = wavelength(optics["voltage"][series]), float(optics["cs"][series])
+        self.premultiplied = bool(optics["premultiplied"][series])
+        self.base = defocus_form(*table["defocus"].T)  # (E, 3), at depth 0
+        self.phase = phase_offset(optics["amplitude_contrast"][series], table["phase_shift"])
+        self.shells = int(self.band.shell.max()) + 1
+        self.k = np.arange(self.shells) / self.field
+        voltage = optics["voltage"][series]
+        self.prior = np.stack([
+            scale * dose_amplitude(self.k, before, dose, voltage)
+            for scale, before, dose in zip(table["scale"], table["dose_before"], table["dose"])
+        ])
+        self.images = open_images(dataset, series)
+        self.spectra: Optional[Spectra] = None
+        self._forms: NDArray[np.float64] = np.empty((0, 3))
+        self._cut_at, _ = dataset.project(series)  # (P, E, 2): crops stay where the start puts them
+        self.projections = self._find_projections()
+        half = dataset.particles["half"][dataset.particles_of(series)]
+        self.which = np.minimum(half[self.projections.particle], len(self.references)) - 1
+        self._blocks = self._cut_blocks()
+        self._resident: Optional[_Block] = None
+
+    def __len__(self) -> int:
+        return len(self.projections.particle)
+
+    # --- coefficients -----------------------------------------------------------------------------------------------
+
+    def _find_projections(self) -> Projections:
+        """Which projections lie inside their images, and where their crops are centred."""
+        used = self.dataset.used(self.series).copy()
+        centre = np.zeros(used.shape + (2,))
+        particles = self.dataset.particles_of(self.series)
+        for column, exposure in enumerate(self.dataset.exposures_of(self.series)):
+            rows = np.flatnonzero(used[:, column])
+            if len(rows):
+                placed, good = self._view(int(exposure)).place(particles[rows], self._cut_at[rows, column])
+                centre[rows, column] = placed
+                used[rows[~good], column] = False
+                self.journal.n_outside += int((~good).sum())
+        index = np.nonzero(used)
+        return Projections(index[0], index[1], centre[used], used)
+
+    def _view(self, exposure: int) -> ExposureView:
+        return ExposureView(self.dataset, self.series, exposure, self.images, self.crop_grid, self.settings, self.journal,
+                            self.threads)
+
+    def _cut_blocks(self) -> List[NDArray[np.int64]]:
+        """Rows of projections that fit the memory together; whole particles."""
+        each = len(self.band) * BYTES_PER_COEFFICIENT
+        room = max(1, int(self.memory // each))
+        if len(self) <= room:
+            return [np.arange(len(self))]
+        count = -(-len(self) // room)
+        edges = np.searchsorted(self.projections.particle, np.arange(self.projections.used.shape[0] + 1))
+        bounds = np.unique(edges[np.searchsorted(edges, np.linspace(0, len(self), count + 1))])
+        return [np.arange(low, high) for low, high in zip(bounds[:-1], bounds[1:])]
+
+    @property
+    def resident(self) -> bool:
+        """Whether everything stays in memory."""
+        return len(self._blocks) == 1
+
+    def _extract(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
+        """X of some projections ``(B, n)``, each image read once."""
+        data = np.empty((len(rows), len(self.band)), np.complex64)
+        particles = self.dataset.particles_of(self.series)
+        exposures = self.dataset.exposures_of(self.series)
+        p, e = self.projections.particle[rows], self.projections.exposure[rows]
+        for column in np.unique(e):
+            places = np.flatnonzero(e == column)
+            view = self._view(int(exposures[column]))
+            for start in range(0, len(places), EXTRACT_BATCH):
+                part = places[start : start + EXTRACT_BATCH]
+                data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
+        return data
+
+    def _loaded(self, weighted: bool = True) -> Iterator[_Block]:
+        """The blocks one after the other; their D and W only where ``weighted``."""
+        for rows in self._blocks:
+            if self._resident is not None:
+                block = self._resident
+            else:
+                nothing = np.empty((0, len(self.band)))
+                block = _Block(rows, self._extract(rows), nothing.astype(np.complex64), nothing.astype(np.float32))
+            if weighted and not len(block.weighted):
+                block = self._weigh(block)
+            if self.resident:
+                self._resident = block
+            yield block
+
+    def _weigh(self, block: _Block) -> _Block:
+        assert self.spectra is not None, "measure comes first"
+        data, weight = block.data.copy(), np.empty(block.data.shape, np.float32)
+        exposure = self.projections.exposure[block.rows]
+        weight[...] = weigh(
+            data, self.band, self.field, np.zeros((len(data), 2)), self._forms[block.rows], self.phase[exposure],
+            self.wavelength, self.cs, self.spectra.amplitude[exposure], self.spectra.noise[exposure], self.premultiplied,
+            self.threads,
+        )
+        return block._replace(weighted=data, weight=weight)
+
+    # --- against the model --------------------------------------------------------------------------------------------
+
+    def forms(self, geometry: SeriesGeometry) -> NDArray[np.float64]:
+        """(Q, 3) defocus of every projection at its present depth."""
+        c = self.projections
+        return self.base[c.exposure] + components_to_form(geometry.defocus_changes()[c.particle, c.exposure])
+
+    def shell_sums(self, geometry: SeriesGeometry) -> ShellSums:
+        """Data against model by exposure and shell.
+
+        Premultiplied data are C X. Their least squares have the weight 1 / (C^2 s^2), so the amplitude comes from the sums of
+        C X V* and C^2 |V|^2, and the noise from |C X - a C^2 V|^2, whose expectation is C^2 s^2.
+        """
+        sums = ShellSums(*(np.zeros((len(self.exposures), self.shells)) for _ in range(6)))
+        forms, orientations, centres = self.forms(geometry), geometry.orientations(), geometry.centres()
+        for block in self._loaded(weighted=False):
+            exposures = self.projections.exposure[block.rows]
+            for exposure in np.unique(exposures):
+                inside = np.flatnonzero(exposures == exposure)
+                rows = block.rows[inside]
+                view = orientations[self.projections.particle[rows], exposure]
+                shift = centres[self.projections.particle[rows], exposure] - self.projections.centre[rows]
+                self._add_exposure(sums, int(exposure), block.data[inside], rows, view, shift, forms[rows])
+        return sums
+
+    def _add_exposure(
+        self, sums: ShellSums, exposure: int, data: NDArray, rows: NDArray, view: NDArray, shift: NDArray, forms: NDArray
+    ) -> None:
+        band = self.band
+        model = np.empty((len(rows), len(band)), np.complex64)
+        for which, reference in enumerate(self.references):
+            part = np.flatnonzero(self.which[rows] == which)
+            if len(part):
+                model[part] = reference.slices(view[part], band, self.crop_grid.scale, self.threads)
+        frequency = np.stack([band.kx, band.ky]).astype(np.float64) / self.field
+        model *= np.exp(-2j * np.pi * (shift @ frequency)).astype(np.complex64)
+        ctf = ctf_values(band, self.field, forms, np.full(len(rows), self.phase[exposure]), self.wavelength, self.cs)
+
+        def add(table: NDArray, values: NDArray) -> None:
+            table[exposure] += shell_totals(values, band.shell, self.shells)
+
+        add(sums.data, np.abs(data) ** 2)
+        if self.premultiplied:
+            add(sums.match, (data * model.conj()).real)
+            model *= ctf
+            add(sums.model, np.abs(model) ** 2)
+            model *= ctf
+            add(sums.noise_match, (data * model.conj()).real)
+            add(sums.noise_model, np.abs(model) ** 2)
+            add(sums.count, ctf**2)
+            return
+        model *= ctf
+        for table in (sums.match, sums.noise_match):
+            add(table, (data * model.conj()).real)
+        for table in (sums.model, sums.noise_model):
+            add(table, np.abs(model) ** 2)
+        sums.count[exposure] += len(rows) * np.bincount(band.shell, minlength=self.shells)
+
+    def measure(self, geometry: SeriesGeometry) -> Spectra:
+        """Amplitude and noise at this geometry; from now on the equations use them, and this geometry's CTF."""
+        return self.use(fit_spectra(self.shell_sums(geometry), self.prior, self.k), geometry)
+
+    def measure_blindly(self, geometry: SeriesGeometry) -> Spectra:
+        """As ``measure`` where poses are not known: the prior's amplitude, and all power of the data as noise."""
+        sums = self.shell_sums(geometry)
+        nothing = np.zeros_like(sums.data)
+        blind = sums._replace(match=nothing, model=nothing, noise_match=nothing, noise_model=nothing)
+        spectra = fit_spectra(blind, self.prior, self.k)
+        return self.use(spectra._replace(amplitude=self.prior.copy()), geometry)
+
+    def use(self, spectra: Spectra, geometry: SeriesGeometry) -> Spectra:
+        self.spectra, self._forms = spectra, self.forms(geometry)
+        if self._resident is not None:
+            nothing = np.empty((0, len(self.band)))
+            self._resident = self._resident._replace(weighted=nothing.astype(np.complex64), weight=nothing.astype(np.float32))
+        return spectra
+
+    def weighted(self) -> _Block:
+        """Everything at once. Raises ValueError where the memory does not hold it."""
+        if not self.resident:
+            raise ValueError("the coefficients do not fit the memory together")
+        return next(iter(self._loaded()))
+
+    def equations(
+        self,
+        rotations: NDArray,
+        centres: NDArray,
+        count: int,
+        rows: Optional[NDArray[np.int64]] = None,
+        ctf: Optional[CtfChange] = None,
+    ) -> LocalEquations:
+        """Local equations of projections (all, or ``rows``) with the first ``count`` coefficients.
+
+        With ``ctf``, what the geometry adds to each projection's CTF, the CTF is part of the model and its parameters of the
+        equations; else it is as it was when ``measure`` was called last.
+        """
+        asked = np.arange(len(self)) if rows is None else rows
+        parts, places = [], []
+        for block in self._loaded(weighted=ctf is None):
+            here = np.flatnonzero((asked >= block.rows[0]) & (asked <= block.rows[-1]))
+            if len(here):
+                change = None if ctf is None else CtfChange(ctf.form[here], ctf.phase[here])
+                parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change))
+                places.append(here)
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return LocalEquations(np.zeros(0), np.zeros(0), np.zeros((0, PARAMETERS)), np.zeros((0, PARAMETERS, PARAMETERS)))
+        order = np.argsort(np.concatenate(places), kind="stable")
+        return LocalEquations(*(np.concatenate(columns)[order] for columns in zip(*parts)))
+
+    def _block_equations(
+        self, block: _Block, rows: NDArray, rotations: NDArray, centres: NDArray, count: int, ctf: Optional[CtfChange]
+    ) -> LocalEquations:
+        shifts, picked = centres - self.projections.centre[rows], rows - block.rows[0]
+        scale = self.crop_grid.scale
+        if ctf is None:
+            return local_equations(block.weighted, block.weight, self.band, self.field, self.references, self.which[rows],
+                                   rotations, shifts, scale, rows=picked, count=count, threads=self.threads)
+        assert self.spectra is not None, "measure comes first"
+        exposure = self.projections.exposure[rows]
+        return ctf_equations(
+            block.data, self.band, self.field, self.spectra.amplitude, self.spectra.noise, exposure, self.references,
+            self.which[rows], rotations, shifts, self.base[exposure] + ctf.form, self.phase[exposure] + ctf.phase,
+            self.wavelength, self.cs, scale, picked, count, self.threads, self.premultiplied,
+        )
+
+    def data_power(self) -> NDArray[np.float64]:
+        """(Q,) sum of |X|^2 / s^2 of every projection."""
+        assert self.spectra is not None, "measure comes first"
+        power = np.empty(len(self))
+        inverse = (1.0 / self.spectra.noise)[:, self.band.shell].astype(np.float32)
+        for block in self._loaded(weighted=False):
+            exposure = self.projections.exposure[block.rows]
+            for column in np.unique(exposure):
+                inside = np.flatnonzero(exposure == column)
+                power[block.rows[inside]] = (np.abs(block.data[inside]) ** 2) @ inverse[column]
+        return power
+
+
+def geometry_of(dataset: Dataset, series: int, grid: int = 0) -> SeriesGeometry:
+    """The present unknowns of a series."""
+    rows, particles = dataset.exposures_of(series), dataset.particles_of(series)
+    size = dataset.series["image_size"][series] * dataset.series["pixel"][series]
+    deformations = np.zeros((len(rows), grid * grid, 2))
+    return SeriesGeometry(
+        dataset.exposures["rotation"][rows].copy(), dataset.exposures["shift"][rows].copy(),
+        dataset.particles["rotation"][particles].copy(), dataset.particles["position"][particles].copy(),
+        (float(size[0]) or 1.0, float(size[1]) or 1.0), grid, deformations, float(dataset.series["hand"][series]),
+    )
