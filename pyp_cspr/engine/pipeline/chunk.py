@@ -52,12 +52,12 @@ def run_chunk(
     outcomes: List[SeriesOutcome] = []
     set_threads(threads)
     for series in range(len(dataset.series)):
-        outcome = None
+        weights = None
         if isinstance(settings, RefineSettings):
             outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory)
             outcomes.append(outcome)
+            weights = outcome.weights if settings.exposure_weighting else None
         images = open_images(dataset, series)
-        weights = outcome.weights if outcome is not None and settings.exposure_weighting else None
         _insert_series(dataset, series, images, settings, grid, sums, journal, threads, memory, progress, weights)
         journal.bytes_read += images.bytes_read
     journal.peak_memory_bytes = peak_memory()

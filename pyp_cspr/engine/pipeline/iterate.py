@@ -165,8 +165,8 @@ def references(
     # A half map's signal is FSC of its power; this is its Wiener filter.
     weight = np.clip(curve, 0.0, 1.0)
     weight[: min(3, len(weight))] = 1.0
-    own_mask = read_map(store.folder / "mask.mrc")[0]
-    shape = given_mask if given_mask is not None else np.float32(1) if mask == "none" else own_mask
+    shape = np.ones((1, 1, 1), np.float32) if mask == "none" else read_map(store.folder / "mask.mrc")[0]
+    shape = shape if given_mask is None else given_mask
     names = ("half1", "half2") if run.settings(iteration).half_references else ("map",)
     maps = []
     for name in names:
