@@ -23,7 +23,7 @@ from .extract import LEAST_INSIDE
 from .store import RunStore, write_json
 
 FEWEST = 20  # scores, for an automatic threshold
-MOST = 20_000  # scores in a fit; of more, as many quantiles stand for all
+MOST = 5_000  # scores in a fit; of more, as many quantiles stand for all
 LEAST_SEPARATION = 2.0  # of two components in units of their rms width; Ashman et al. 1994: below 2 they are not distinct
 STRONG_EVIDENCE = 6.0  # least difference of BIC in favour of two components; Kass and Raftery 1995
 LEAST_UPPER = 0.1  # a few high scores beside the others do not make all the others false
@@ -96,7 +96,7 @@ def _maximise(
         both = np.logaddexp(density[0], density[1])
         likelihood = float(both.sum())
         share = np.exp(density - both)
-        if abs(likelihood - last) < 1e-9 * abs(likelihood):
+        if abs(likelihood - last) < 1e-8 * abs(likelihood):
             break
         last = likelihood
     return likelihood, weights, means, variances
