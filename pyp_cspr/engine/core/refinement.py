@@ -1,7 +1,7 @@
 """Cost, gradient and Gauss-Newton matrix of projections against a reference, in their local parameters.
 
-The cost of a projection is -log likelihood up to a constant: sum over the half-plane of |X - a C V e|^2 / s^2, which needs of the
-data only D = a C X / s^2 and W = a^2 C^2 / s^2:  L = -2 Re sum D* V e + sum W |V|^2,  e = exp(-2 pi i k.s).
+The cost of a projection is -log likelihood up to a constant: sum over the half-plane of |X - a C V e|^2 / s^2, which needs of
+the data only D = a C X / s^2 and W = a^2 C^2 / s^2:  L = -2 Re sum D* V e + sum W |V|^2,  e = exp(-2 pi i k.s).
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def local_equations(
     """Evaluate P projections.
 
     ``data`` (Q, n) and ``weight`` (Q, n) are weighted coefficients on ``band``; ``rows`` (P,) picks among them (default: all).
-    ``references`` have one size; ``which`` (P,) chooses among them. ``rotations`` M (P, 3, 3); ``shifts`` (P, 2) in angstrom from
-    where the particle's centre has phase 0; ``field`` of the crops in angstrom, ``scale`` that of the map over it. ``count``
-    coefficients are used (default all): a prefix of the band is a lower resolution.
+    ``references`` have one size; ``which`` (P,) chooses among them. ``rotations`` M (P, 3, 3); ``shifts`` (P, 2) in angstrom
+    from where the particle's centre has phase 0; ``field`` of the crops in angstrom, ``scale`` that of the map over it.
+    ``count`` coefficients are used (default all): a prefix of the band is a lower resolution.
 
     Rotations act on the left: M' = exp([w]x) M. Raises ValueError where the band reaches beyond the references.
     """

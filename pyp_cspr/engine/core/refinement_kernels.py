@@ -23,8 +23,9 @@ def evaluate(
 ):
     """out[p, :] = the 25 sums of projections ``start`` to ``stop``: ``accumulate``, each with its own pose and data.
 
-    ``data`` float32 (Q, 2 n) and ``weight`` float32 (Q, n); ``rows[p]`` is the row of p in both. ``matrices`` float64 (P, 3, 3);
-    ``shifts`` (P, 2) in turns per Fourier pixel; ``cubes`` is a tuple of float32 (voxels * 2,), of which ``which[p]`` chooses.
+    ``data`` float32 (Q, 2 n) and ``weight`` float32 (Q, n); ``rows[p]`` is the row of p in both. ``matrices`` float64
+    (P, 3, 3); ``shifts`` (P, 2) in turns per Fourier pixel; ``cubes`` is a tuple of float32 (voxels * 2,), of which
+    ``which[p]`` chooses.
     """
     scratch = np.empty((SCRATCH, CHUNK), np.float32)
     offsets = np.empty(CHUNK, np.int32)

@@ -1,4 +1,4 @@
-"""Refinement of free poses: every projection by itself, five parameters each. Single particles, and starts of other searches."""
+"""Refinement of free poses: every projection by itself, five parameters each. Single particles, for the most part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REASONS = ("converged", "evaluations used up", "no step lowers the cost", "no in
 GAIN = 0.05
 COARSE_GAIN = 0.5
 
-_TILE = 8  # coefficients of a stage are taken in tiles of so many by so many: neighbours in time are neighbours in the reference
+_TILE = 8  # a stage's coefficients are taken in tiles of so many by so many, which lie together in the reference
 
 
 class FreePoses(NamedTuple):
@@ -101,8 +101,8 @@ def refine_free(
 
     def work(start: int, stop: int) -> None:
         kernels.descend(
-            poses, moved, covariance, cost, evaluations, status, flat, weights, picked, cubes, choice, first.extent, line, plane,
-            ratio, float(field), kx, ky, order, limits, gains, int(max_evaluations), precision, start, stop,
+            poses, moved, covariance, cost, evaluations, status, flat, weights, picked, cubes, choice, first.extent, line,
+            plane, ratio, float(field), kx, ky, order, limits, gains, int(max_evaluations), precision, start, stop,
         )
 
     run_ranges(work, number, threads, pieces_per_thread=16)

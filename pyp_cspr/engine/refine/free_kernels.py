@@ -12,20 +12,22 @@ from ..core.refinement_kernels import CHUNK, SCRATCH, SUMS, accumulate
 
 CONVERGED, USED_UP, STUCK, EMPTY = 0, 1, 2, 3  # why a projection's last stage ended
 _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-6, 1e6
+_ROUNDING = 3e-7  # of sum W |V|^2: smaller gains are lost in the cost's single precision
 
 
 @jit
 def descend(
-    rotations, shifts, covariance, cost, evaluations, status, data, weight, rows, cubes, which, origin, line, plane, ratio, field,
-    kx, ky, order, counts, gains, limit, precision, start, stop,
+    rotations, shifts, covariance, cost, evaluations, status, data, weight, rows, cubes, which, origin, line, plane, ratio,
+    field, kx, ky, order, counts, gains, limit, precision, start, stop,
 ):
     """Refine projections ``start`` to ``stop``; ``rotations`` float64 (P, 3, 3) and ``shifts`` (P, 2), angstrom, in place.
 
-    Writes ``covariance`` (P, 5, 5), ``cost`` (P, 2) before and after (at the last stage's resolution; after as last looked at),
-    ``evaluations`` int32 (P, stages) and ``status`` int8 (P,). ``data``, ``weight``, ``rows``, ``cubes``, ``which``, ``origin``,
-    ``line``, ``plane`` as in ``refinement_kernels.evaluate``; ``ratio`` takes Fourier pixels of the images, ``field`` angstrom
-    wide, to those of the cube. ``order`` int32 (n,) is how data and weight are read, ``kx`` and ``ky`` being in that order
-    already. Stage i takes the first ``counts[i]``, stops below a predicted gain of ``gains[i]`` and after ``limit`` evaluations.
+    Writes ``covariance`` (P, 5, 5), ``cost`` (P, 2) before and after (at the last stage's resolution; where last looked at),
+    ``evaluations`` int32 (P, stages) and ``status`` int8 (P,). ``data``, ``weight``, ``rows``, ``cubes``, ``which``,
+    ``origin``, ``line``, ``plane`` as in ``refinement_kernels.evaluate``; ``ratio`` takes Fourier pixels of the images,
+    ``field`` angstrom wide, to those of the cube. ``order`` int32 (n,) is how data and weight are read; ``kx`` and ``ky`` are
+    in that order already. Stage i takes the first ``counts[i]``, stops below a predicted gain of ``gains[i]`` and after
+    ``limit`` evaluations.
     ``precision`` (2,) is 1 / sigma^2 of the priors about the start, of each rotation (radians) and shift (angstrom).
     """
     scratch = np.empty((SCRATCH, CHUNK), np.float32)
@@ -65,7 +67,8 @@ def descend(
                 if not factorise(hessian, 0.0, factor):
                     ended = EMPTY
                     break
-                if newton_step(factor, gradient, step) < gains[stage]:
+                enough = max(gains[stage], _ROUNDING * sums[6])  # sums[6]: sum W |V|^2 where it was last looked
+                if newton_step(factor, gradient, step) < enough:
                     ended = CONVERGED
                     turn(pose, step, new_pose)
                     pose[:] = new_pose
@@ -132,7 +135,7 @@ def equations(sums, radians, gradient, hessian):
 def add_prior(pose, first_pose, shift, first_shift, precision, gradient, hessian):
     """Add Gaussian priors about the first pose; returns their cost.
 
-    The rotation vector w of M M0^T: its cost is precision |w|^2 / 2, and its gradient for turns on the left is exactly precision w.
+    w, the rotation vector of M M0^T, costs precision |w|^2 / 2; the gradient for turns on the left is exactly precision w.
     """
     cost = 0.0
     if precision[0] > 0.0:
