@@ -218,14 +218,14 @@ class SeriesModel:
             model *= ctf
             add(sums.noise_match, (data * model.conj()).real)
             add(sums.noise_model, np.abs(model) ** 2)
-            add(sums.count, ctf**2)
+            add(sums.number, ctf**2)
             return
         model *= ctf
         for table in (sums.match, sums.noise_match):
             add(table, (data * model.conj()).real)
         for table in (sums.model, sums.noise_model):
             add(table, np.abs(model) ** 2)
-        sums.count[exposure] += len(rows) * np.bincount(band.shell, minlength=self.shells)
+        sums.number[exposure] += len(rows) * np.bincount(band.shell, minlength=self.shells)
 
     def measure(self, geometry: SeriesGeometry) -> Spectra:
         """Amplitude and noise at this geometry; from now on the equations use them, and this geometry's CTF."""

@@ -26,7 +26,7 @@ class ShellSums(NamedTuple):
     match: NDArray[np.float64]  # Re X Y0*, which with the next gives the amplitude
     model: NDArray[np.float64]  # |Y0|^2
     data: NDArray[np.float64]  # |X|^2, which with the next three gives the noise
-    count: NDArray[np.float64]  # of coefficients, in units of their noise
+    number: NDArray[np.float64]  # of coefficients, in units of their noise
     noise_match: NDArray[np.float64]  # as match and model, in the units of data
     noise_model: NDArray[np.float64]
 
@@ -42,7 +42,8 @@ class Spectra(NamedTuple):
 
 def shell_totals(values: NDArray, shell: NDArray, shells: int) -> NDArray[np.float64]:
     """Sum of ``values`` (Q, n) over the projections and over each shell: ``(shells,)``."""
-    return np.bincount(shell, np.asarray(values, dtype=np.float64).sum(axis=0), minlength=shells)
+    totals = np.bincount(shell, np.asarray(values, dtype=np.float64).sum(axis=0), minlength=shells)
+    return totals.astype(np.float64)
 
 
 def smooth(values: NDArray, count: NDArray) -> NDArray[np.float64]:
@@ -68,7 +69,7 @@ def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:
     exposures = len(prior)
     factor, b_factor = np.ones(exposures), np.zeros(exposures)
     noise = _noise(sums, np.zeros_like(prior))
-    seen = sums.count.sum(axis=0) > 0
+    seen = sums.number.sum(axis=0) > 0
     curve = np.ones(len(k))
     for _ in range(ROUNDS):
         shape = prior * factor[:, None] * np.exp(-0.25 * b_factor[:, None] * k**2)
@@ -80,7 +81,7 @@ def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:
         curve = np.maximum(curve, 0.02 * curve.max(initial=1e-12))
         factor, b_factor = _fit_exposures(sums, prior * curve, noise, k)
         # The curve holds the scale of the series, the exposures only what differs between them.
-        factor = factor / max(np.median(factor), 1e-12)
+        factor = factor / max(float(np.median(factor)), 1e-12)
         b_factor = b_factor - np.median(b_factor)
         amplitude = prior * curve * factor[:, None] * np.exp(-0.25 * b_factor[:, None] * k**2)
         scale = (amplitude * sums.match / noise).sum() / max((amplitude**2 * sums.model / noise).sum(), 1e-300)
@@ -105,7 +106,7 @@ def _fit_exposures(sums: ShellSums, shape: NDArray, noise: NDArray, k: NDArray) 
 def _noise(sums: ShellSums, amplitude: NDArray) -> NDArray[np.float64]:
     """Mean square residual, smoothed, and not below a thousandth of the exposure's mean."""
     residual = sums.data - 2.0 * amplitude * sums.noise_match + amplitude**2 * sums.noise_model
-    power = np.divide(residual, sums.count, out=np.zeros_like(residual), where=sums.count > 0)
-    power = smooth(power, sums.count)
-    floor = 1e-3 * (residual.sum(axis=1) / np.maximum(sums.count.sum(axis=1), 1.0))
+    power = np.divide(residual, sums.number, out=np.zeros_like(residual), where=sums.number > 0)
+    power = smooth(power, sums.number)
+    floor = 1e-3 * (residual.sum(axis=1) / np.maximum(sums.number.sum(axis=1), 1.0))
     return np.maximum(power, np.maximum(floor[:, None], 1e-12))
