@@ -3,8 +3,8 @@
     python benchmarks/joint.py [--particles 60] [--doses 1 3 9] [--starts 1 2 4 8 12] [--picture FILE] [--json FILE]
 
 One simulated tilt series (the built-in sample: hexon, 41 tilts, 4 A/pixel, overlapping particles) for each dose, refined
-against the true map. Starts: rms errors on each component of S degrees and 2 S angstrom for particles, and 0.5 deg, 0.5 deg, 4 A for
-tilts. The bound is that of the data at the truth, of view and place of each projection; it does not depend on the gauge.
+against the true map. Starts: rms errors on each component of S degrees and 2 S angstrom for particles, and 0.5 deg, 0.5 deg,
+4 A for tilts. The bound is that of the data at the truth, of view and place of each projection; it does not depend on the gauge.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ def run(particles: int, tilts: int, box: int, threads: int, memory: float) -> Di
 
     with tempfile.TemporaryDirectory() as name:
         errors = {"pose_error": 2.0, "position_error": 4.0, "tilt_error": 0.5, "axis_error": 0.5, "shift_error": 4.0}
-        make_sample(Path(name) / "data", SampleSettings(series=1, particles=particles, tilts=tilts, box=box, **errors), threads=2)
+        settings = SampleSettings(series=1, particles=particles, tilts=tilts, box=box, **errors)
+        make_sample(Path(name) / "data", settings, threads=2)
         command = [sys.executable, "-c", CODE, str(Path(name) / "data"), str(threads), str(memory), "warm"]
         out = subprocess.run(command, check=True, capture_output=True, text=True)
     row: Dict[str, Any] = json.loads(out.stdout)
