@@ -29,11 +29,12 @@ from .chunk import Progress
 from .local import run_tasks
 from .merge import merge_run
 from .plan import map_grid, plan_dataset, read_planned
+from .reporting import report_refinement
 from .resources import share_out
 from .store import RunStore, hash_array, read_json, read_rows, write_json
 
 PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "optimisation_set.star",
-          "particles.star", "tomograms.star", "journal.json", "report.html", "result.npz", "refinement.npz")
+          "particles.star", "tomograms.star", "journal.json", "result.npz", "refinement.npz")
 UNKNOWN_RESOLUTION = 60.0  # angstrom, where half maps do not correlate at all
 
 # (what is going on, projections) -> context with a progress function
@@ -98,10 +99,11 @@ def refine(
     machine = (processes, threads, memory)
     bar = bar or _silent
     history: List[Dict[str, Any]] = []
-    reason = "all iterations done"
+    reason = ""
     for iteration in range(iterations + 1):
         store = run.store(iteration)
-        if store.finished() is None:
+        new = store.finished() is None
+        if new:
             if iteration == 0:
                 plan_dataset(store, dataset, grid, run.settings(1).reconstruction(), data, tasks_per_chunk)
             else:
@@ -113,9 +115,10 @@ def refine(
             _run(store, machine, bar, f"iteration {iteration}", report)
         summary = _describe_change(run, iteration)
         history.append(summary)
-        stop = converged(history)
-        if stop:
-            reason = stop
+        reason = converged(history) or ("all iterations done" if iteration == iterations else "")
+        if report and (new or reason):
+            report_refinement(run.folder, history, iterations, reason)
+        if reason:
             break
     return _publish(run, history, reason, time.perf_counter() - start)
 

@@ -10,15 +10,26 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..errors import InputError
-from .figures import FAINT, INK
+from .style import FAINT, INK, WIDTH
 
-Section = Tuple[str, str, Optional[Figure]]  # heading, text (plain; empty lines part paragraphs), figure
+
+class PageTable(NamedTuple):
+    """A table of the page: heads of its columns, and rows of texts."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+# Heading, text (plain; empty lines part paragraphs), and a figure, a table or nothing. Figures wider than usual and tables of
+# many columns take the whole width.
+Section = Tuple[str, str, Union[Figure, PageTable, None]]
+Chapter = Tuple[str, Sequence[Section]]
 
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --panel: #f5f7f9; --ink: #25313c; --soft: #5b6874; --line: #dfe4e9;
@@ -38,6 +49,18 @@ dl { display: flex; flex-wrap: wrap; gap: 1px; margin: 0 0 30px; background: var
 dl div { background: var(--panel); padding: 11px 14px; flex: 1 1 165px; }
 dt { font-size: 12px; color: var(--soft); }
 dd { margin: 1px 0 0; font-size: 17px; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+h3 { font-size: 19px; margin: 34px 0 12px; letter-spacing: -0.01em; }
+nav { display: flex; flex-wrap: wrap; gap: 6px 18px; margin: 0 0 8px; font-size: 14px; }
+nav a { color: var(--accent); text-decoration: none; }
+nav a:hover { text-decoration: underline; }
+.state { display: inline-block; padding: 3px 12px; border-radius: 8px; font-size: 13.5px; max-width: none;
+  background: var(--panel); border: 1px solid var(--line); color: var(--ink); margin: 0 0 14px; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; margin: 8px 0 6px; }
+th, td { text-align: right; padding: 5px 8px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { color: var(--soft); font-weight: 500; white-space: normal; vertical-align: bottom; }
+tr:last-child td { border-bottom: 0; font-weight: 600; }
+.scroll { overflow-x: auto; }
+.wide { column-span: all; }
 .sections { columns: 2 440px; column-gap: 20px; }
 section { border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px 12px; margin: 0 0 20px; break-inside: avoid; }
 section svg { display: block; width: 100%; height: auto; margin-top: 6px; }
@@ -66,31 +89,68 @@ def figure_png(figure: Figure, dpi: int = 144, background: str = "white") -> byt
     return buffer.getvalue()
 
 
-def report_page(title: str, summary: Dict[str, Any], sections: Sequence[Section], lead: str = "", footer: str = "") -> str:
+def report_page(
+    title: str,
+    summary: Dict[str, Any],
+    sections: Sequence[Section],
+    lead: str = "",
+    footer: str = "",
+    chapters: Sequence[Chapter] = (),
+    state: str = "",
+    refresh: int = 0,
+) -> str:
     """The page as text; see ``write_report``."""
     facts = "".join(
         f"<div><dt>{html.escape(str(name))}</dt><dd>{html.escape(_value(value))}</dd></div>" for name, value in summary.items()
     )
+    number = 0
     parts: List[str] = []
-    for number, (heading, text, figure) in enumerate(sections):
-        paragraphs = "".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
-        drawing = "" if figure is None else figure_svg(figure, f"figure{number}")
-        label = f' aria-label="{html.escape(heading, quote=True)}"'
-        parts.append(f"<section{label}><h2>{html.escape(heading)}</h2>{paragraphs}{drawing}</section>")
+    links = "".join(f'<a href="#chapter{index}">{html.escape(name)}</a>' for index, (name, _) in enumerate(chapters))
+    for index, (name, members) in enumerate([("", sections), *chapters]):
+        if name:
+            parts.append(f'<h3 id="chapter{index - 1}">{html.escape(name)}</h3>')
+        drawn = []
+        for section in members:
+            drawn.append(_section(section, f"figure{number}"))
+            number += 1
+        if drawn:
+            parts.append(f'<div class="sections">{"".join(drawn)}</div>')
     lines = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<meta http-equiv="refresh" content="{refresh}">' if refresh else "",
         f"<title>{html.escape(title)}</title>",
         f"<style>{STYLE}</style></head><body><main>",
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="lead">{html.escape(lead)}</p>' if lead else "",
+        f'<p class="state">{html.escape(state)}</p>' if state else "",
         f"<dl>{facts}</dl>" if facts else "",
-        f'<div class="sections">{"".join(parts)}</div>',
+        f"<nav>{links}</nav>" if links else "",
+        *parts,
         f"<footer>{html.escape(footer)}</footer>" if footer else "",
         "</main></body></html>",
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _section(section: Section, name: str) -> str:
+    heading, text, content = section
+    paragraphs = "".join(f"<p>{html.escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
+    wide, drawing = False, ""
+    if isinstance(content, PageTable):
+        wide, drawing = len(content.heads) > 5, _table(content)
+    elif content is not None:
+        wide, drawing = content.get_figwidth() > 1.5 * WIDTH, figure_svg(content, name)
+    kind = ' class="wide"' if wide else ""
+    label = html.escape(heading, quote=True)
+    return f'<section{kind} aria-label="{label}"><h2>{html.escape(heading)}</h2>{paragraphs}{drawing}</section>'
+
+
+def _table(table: PageTable) -> str:
+    heads = "".join(f"<th>{html.escape(head)}</th>" for head in table.heads)
+    rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _value(value: Any) -> str:
@@ -113,18 +173,24 @@ def write_report(
     lead: str = "",
     footer: str = "",
     png_folder: Union[str, os.PathLike, None] = None,
+    chapters: Sequence[Chapter] = (),
+    state: str = "",
+    refresh: int = 0,
 ) -> int:
     """Write the page; returns the bytes written. With ``png_folder`` the figures are written there as PNG as well.
 
-    ``summary`` are facts by name, shown large; ``sections`` are (heading, text, Figure or None). The file appears whole or not
+    ``summary`` are facts by name, shown large; ``sections`` come first, then the named ``chapters`` with theirs. ``state``
+    says how far the run is; with ``refresh`` the page loads itself again every so many seconds. The file appears whole or not
     at all. Raises InputError where it cannot be written.
     """
-    written = _write(Path(path), report_page(title, summary, sections, lead, footer).encode())
+    page = report_page(title, summary, sections, lead, footer, chapters, state, refresh)
+    written = _write(Path(path), page.encode())
     if png_folder is not None:
-        for number, (heading, _, figure) in enumerate(sections):
-            if figure is not None:
+        everything = list(sections) + [section for _, members in chapters for section in members]
+        for number, (heading, _, content) in enumerate(everything):
+            if isinstance(content, Figure):
                 word = "".join(c if c.isalnum() else "_" for c in heading.lower()).strip("_")
-                written += _write(Path(png_folder) / f"{number + 1:02d}_{word}.png", figure_png(figure))
+                written += _write(Path(png_folder) / f"{number + 1:02d}_{word}.png", figure_png(content))
     return written
 
 

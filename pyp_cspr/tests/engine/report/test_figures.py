@@ -188,7 +188,7 @@ def test_timings_add_up():
 
 @pytest.mark.parametrize(("value", "want"), [(100, 100), (99, 50), (49, 20), (0.019, 0.01), (7, 5)])
 def test_scale_bars_are_round(value, want):
-    assert figures._round_down(value) == pytest.approx(want)
+    assert figures.round_down(value) == pytest.approx(want)
 
 
 def test_the_users_matplotlibrc_changes_nothing():

@@ -8,7 +8,8 @@ import pytest
 from pyp_cspr.engine.io.mrc import write_stack
 from pyp_cspr.engine.model.task import MapGrid
 from pyp_cspr.engine.reconstruct.finalise import finalise
-from pyp_cspr.engine.report.run import _orientations, _sentence, write_run_report
+from pyp_cspr.engine.report.run import write_run_report
+from pyp_cspr.engine.report.sections import orientations, sentence
 from pyp_cspr.tests.blobs import asymmetric_blobs
 from pyp_cspr.tests.engine.reconstruct.doubles import ideal_accumulator
 from pyp_cspr.tests.engine.report.test_figures import make_dataset
@@ -78,15 +79,15 @@ def test_a_run_without_correlation_is_reported(tmp_path, random):
 def test_orientations_are_those_of_the_projections_that_count():
     dataset = make_dataset(series=1, tilts=7, particles=2)
     dataset.visible[1, 0] = False
-    found = _orientations(dataset)
+    found = orientations(dataset)
     assert found.shape == (2 * 6 - 1, 3, 3)  # one exposure is excluded
     want = dataset.exposures["rotation"][1] @ dataset.particles["rotation"][1]
     assert min(np.abs(found - want).max(axis=(1, 2))) < 1e-12
 
 
 def test_journal_entries_become_sentences():
-    assert _sentence({"message": "mask: map at 27.0 A, 5.9 %", "value": 1084000.0, "unit": "A^3"}) == (
+    assert sentence({"message": "mask: map at 27.0 A, 5.9 %", "value": 1084000.0, "unit": "A^3"}) == (
         "Mask: map at 27.0 Å, 5.9 %: 1,084 nm³."
     )
-    assert _sentence({"message": "B-factor", "value": -113.84, "unit": "A^2"}) == "B-factor: -114 Å²."
-    assert _sentence({"message": "none", "value": None}) == "None."
+    assert sentence({"message": "B-factor", "value": -113.84, "unit": "A^2"}) == "B-factor: -114 Å²."
+    assert sentence({"message": "none", "value": None}) == "None."

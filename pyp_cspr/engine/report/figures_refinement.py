@@ -1,0 +1,147 @@
+"""Figures of the course of a run: curves and figures by iteration, and where the time went."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from ..core.fsc import resolutions as shell_resolutions
+from .style import FAINT, INK, PALETTE, WIDTH, new_figure, resolution_axis, styled
+
+COURSE = LinearSegmentedColormap.from_list("course", ["#b3bcc5", "#7fb0d8", "#2f7ebc"])
+
+
+@styled
+def timings(seconds: Dict[str, float]) -> Figure:
+    """Where the time went: one bar with a part for each stage, largest first, and a legend with seconds."""
+    stages: List[Tuple[str, float]] = sorted(((k, float(v)) for k, v in seconds.items() if v > 0), key=lambda item: -item[1])
+    total = sum(value for _, value in stages)
+    figure = new_figure(WIDTH, 1.1 + 0.22 * ((len(stages) + 3) // 4))
+    axes = figure.subplots()
+    left = 0.0
+    for index, (name, value) in enumerate(stages):
+        axes.barh([0], [value], left=left, height=0.6, color=PALETTE[index % len(PALETTE)],
+                  label=f"{name} {_seconds(value)} ({100 * value / total:.0f} %)")
+        left += value
+    axes.set(yticks=[], xlim=(0, max(total, 1e-9)), xlabel="seconds, added over all processes")
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    if stages:
+        figure.legend(loc="outside upper left", ncols=min(4, len(stages)), columnspacing=1.2, handlelength=1.0)
+    return figure
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
+
+
+@styled
+def fsc_by_iteration(curves: Sequence[NDArray], box: int, pixel: float, resolutions: Sequence[Optional[float]]) -> Figure:
+    """Corrected FSC curves ``(N//2+1,)`` of the iterations, from 0: the start orange, the last bold; ``resolutions``
+    (angstrom at 0.143, or None) mark the first and the last."""
+    figure = new_figure(WIDTH, 3.4)
+    axes = figure.subplots()
+    frequency = 1.0 / shell_resolutions(box, pixel)[1:]
+    last = len(curves) - 1
+    for number, curve in enumerate(curves):
+        colour = PALETTE[1] if number == 0 and last else PALETTE[0] if number == last else COURSE(number / max(last, 1))
+        look = dict(linewidth=2.4, zorder=5) if number == last else dict(linewidth=1.2 if number == 0 else 0.9)
+        name = "start" if number == 0 and last else f"iteration {number}"
+        axes.plot(frequency, curve[1:], color=colour, label=name if number in (0, last) or last <= 8 else None, **look)
+    for level in (0.143, 0.5):
+        axes.axhline(level, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.annotate(f"{level:g}", (1.0, level), xycoords=("axes fraction", "data"), xytext=(3, 0),
+                      textcoords="offset points", va="center", fontsize=7.5, color=FAINT)
+    for number in sorted({0, last}):
+        resolution = resolutions[number]
+        if resolution is None or not np.isfinite(resolution):
+            continue
+        colour = PALETTE[1] if number == 0 and last else PALETTE[0]
+        axes.plot([1 / resolution], [0.143], "o", color=colour, markersize=6, zorder=6)
+        far = 1 / resolution > 0.8 * frequency[-1]
+        axes.annotate(f"{resolution:.2f} Å", (1 / resolution, 0.143), xytext=(-9, 5) if far else (8, 10), fontsize=10,
+                      textcoords="offset points", fontweight="bold", color=colour, ha="right" if far else "left", zorder=7)
+    lowest = min(float(curve.min()) for curve in curves)
+    axes.axhline(0.0, color=INK, linewidth=0.6)
+    axes.set(xlim=(0, frequency[-1]), ylim=(min(-0.08, lowest - 0.02), 1.03), ylabel="Fourier shell correlation")
+    resolution_axis(axes, frequency[-1])
+    axes.legend(loc="best")
+    return figure
+
+
+def _numbers(history: Sequence[Dict[str, Any]], name: str) -> NDArray[np.float64]:
+    return np.array([np.nan if entry.get(name) is None else float(entry[name]) for entry in history])
+
+
+@styled
+def progress(history: Sequence[Dict[str, Any]]) -> Figure:
+    """By iteration: resolution at 0.143 and the limit that the refinement used (angstrom), and how far particles turned and
+    moved against how well they are known. ``history`` is that of summary.json."""
+    figure = new_figure(WIDTH, 3.1)
+    left, right = figure.subplots(1, 2)
+    number = _numbers(history, "iteration")
+    resolution, limit = _numbers(history, "resolution_0143"), _numbers(history, "limit")
+    left.plot(number, resolution, "o-", color=PALETTE[0], label="resolution (FSC 0.143)", linewidth=2.0)
+    left.plot(number, limit, "s--", color=PALETTE[1], markersize=4, linewidth=1.2, label="limit of refinement")
+    left.set(ylabel="Å")
+    left.set_yscale("log")
+    known = np.concatenate([resolution, limit])
+    known = known[np.isfinite(known)]
+    if len(known):
+        _round_log_ticks(left, float(known.min()), float(known.max()))
+    left.legend(loc="upper right")
+    for name, sigma, label, colour in (("rotation", "sigma_rotation", "turned (°)", PALETTE[0]),
+                                       ("position", "sigma_position", "moved (Å)", PALETTE[2])):
+        right.plot(number, _numbers(history, name), "o-", color=colour, label=label)
+        right.plot(number, _numbers(history, sigma), linestyle=(0, (4, 2)), color=colour, linewidth=1.1,
+                   label=f"known to ({label[-2]})")
+    right.set_yscale("log")
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    right.legend(loc="best", fontsize=7.5)
+    right.set_title("medians over particles", loc="right")
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("iteration")
+        axes.set_xlim(-0.3 if axes is left else 0.7, max(len(history) - 1, 1) + 0.3)
+    return figure
+
+
+def _round_log_ticks(axes: Any, low: float, high: float) -> None:
+    """A few round numbers on a logarithmic axis, whatever its span."""
+    steps = [1, 1.5, 2, 3, 4, 5, 6, 8]
+    ticks = [step * 10.0**power for power in range(-1, 4) for step in steps if 0.93 * low <= step * 10.0**power <= 1.08 * high]
+    axes.set_ylim(0.9 * low, 1.12 * high)
+    axes.set_yticks(ticks[:: max(1, -(-len(ticks) // 8))])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+
+
+@styled
+def time_by_iteration(seconds: Sequence[Dict[str, float]]) -> Figure:
+    """Seconds of each stage, added over all processes, one bar for each iteration from 0."""
+    totals: Dict[str, float] = {}
+    for entry in seconds:
+        for name, value in entry.items():
+            totals[name] = totals.get(name, 0.0) + value
+    stages = [name for name, value in sorted(totals.items(), key=lambda item: -item[1]) if value > 0.002 * sum(totals.values())]
+    figure = new_figure(WIDTH, 1.3 + 0.26 * max(2, len(seconds)))
+    axes = figure.subplots()
+    place = np.arange(len(seconds))
+    left = np.zeros(len(seconds))
+    for index, name in enumerate(stages):
+        values = np.array([entry.get(name, 0.0) for entry in seconds])
+        axes.barh(place, values, left=left, height=0.66, color=PALETTE[index % len(PALETTE)],
+                  label=f"{name} {_seconds(totals[name])}")
+        left += values
+    axes.set_yticks(place, [f"iteration {number}" for number in place])
+    axes.set_ylim(max(2, len(seconds)) - 0.5, -0.5)
+    axes.set(xlabel="seconds, added over all processes", xlim=(0, 1.05 * max(float(left.max(initial=0.0)), 1e-9)))
+    axes.grid(axis="y", visible=False)
+    if stages:
+        figure.legend(loc="outside upper left", ncols=min(4, len(stages)), columnspacing=1.2, handlelength=1.0)
+    return figure
