@@ -186,10 +186,14 @@ def projection_covariance(
     """Covariance of the local parameters of every projection of ``index``, ``(Q, m, m)``: what no gauge can change."""
     particle, exposure = index
     inner, outer = particle_jacobian[index], exposure_jacobian[index]
-    mixed = inner @ covariance.cross[particle, :, exposure] @ np.swapaxes(outer, 1, 2)
-    own = inner @ covariance.particles[particle] @ np.swapaxes(inner, 1, 2)
-    common = outer @ covariance.exposures[exposure] @ np.swapaxes(outer, 1, 2)
-    return own + common + mixed + np.swapaxes(mixed, 1, 2)
+
+    def carried(left: Array, matrices: Array, right: Array) -> Array:
+        product: Array = np.einsum("qik,qkl,qjl->qij", left, matrices, right, optimize=True)
+        return product
+
+    mixed = carried(inner, covariance.cross[particle, :, exposure], outer)
+    own = carried(inner, covariance.particles[particle], inner) + carried(outer, covariance.exposures[exposure], outer)
+    return own + mixed + mixed.transpose(0, 2, 1)
 
 
 class _Factor:

@@ -22,7 +22,9 @@ from .parameters import EXPOSURE_MODES, LOCAL, PARTICLE_MODES, Layout, SeriesGeo
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1e6
+# Damping keeps the first steps out of directions of which the data say little. Before a group counts as settled at the last
+# stage, its step is computed again with the least, so that such directions get their due at the end.
+START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-8, 1e6
 
 
 class CtfChange(NamedTuple):
@@ -215,7 +217,7 @@ def _descend_jointly(
     weights = robust_weights(local, options.huber)
     cost = problem.cost(geometry, local, weights)
     report = SolveReport([cost], "evaluations used up", len(local.power))
-    damping = START_DAMPING
+    damping, refused = START_DAMPING, False
     enough = (options.gain if last else options.coarse_gain) * len(geometry.poses)
     system = problem.system(geometry, local, weights)
     while report.evaluations < options.max_evaluations:
@@ -225,6 +227,9 @@ def _descend_jointly(
             damping = max(damping * 10.0, 1e-2)
             continue
         predicted = system.predicted(step)
+        if last and predicted < enough and damping > LEAST_DAMPING and not refused:
+            damping = LEAST_DAMPING
+            continue
         if predicted < enough and damping <= 1.0:
             report.reason = "converged"
             break
@@ -234,7 +239,8 @@ def _descend_jointly(
         report.cost.append(trial_cost)
         report.projections += len(local.power)
         gained = cost - trial_cost
-        if gained > 0:
+        refused = not gained > 0
+        if not refused:
             geometry, local = trial, trial_local
             weights = robust_weights(local, options.huber)
             cost = problem.cost(geometry, local, weights)
@@ -264,9 +270,13 @@ def _descend_apart(
     def costs(now: SeriesGeometry, values: Array, rows: Rows) -> Array:
         return np.bincount(group[rows], values, minlength=count) + problem.prior_costs(now)[kind]
 
+    def damped(system: Arrowhead, damping: Array) -> Tuple[Step, Array]:
+        step = problem.step(system, geometry, *((damping, idle) if kind == 0 else (idle, damping)))
+        return step, system.predicted_apart(step)[kind]
+
     everything = np.arange(len(group))
     active = np.bincount(group, minlength=count) > 0
-    damping = np.full(count, START_DAMPING)
+    damping, refused = np.full(count, START_DAMPING), np.zeros(count, bool)
     idle = np.zeros((len(geometry.poses), len(geometry.tilts))[1 - kind])
     report = SolveReport(projections=len(group))
     while True:
@@ -276,9 +286,11 @@ def _descend_apart(
         if report.evaluations >= options.max_evaluations or not active.any():
             break
         system = problem.system(geometry, local, weights)
-        dampings = (damping, idle) if kind == 0 else (idle, damping)
-        step = problem.step(system, geometry, *dampings)
-        predicted = system.predicted_apart(step)[kind]
+        step, predicted = damped(system, damping)
+        again = active & (predicted < enough) & ~refused
+        if last and (damping[again] > LEAST_DAMPING).any():
+            damping = np.where(again, LEAST_DAMPING, damping)
+            step, predicted = damped(system, damping)
         active = active & ~((predicted < enough) & (damping <= 1.0)) & (damping <= MOST_DAMPING)
         if not active.any():
             break
@@ -288,7 +300,8 @@ def _descend_apart(
         report.projections += len(rows)
         gained = cost - costs(trial, weights[rows] * trial_local.cost, rows)
         better = active & (gained > 0)
-        report.rejected += int((active & ~better).sum())
+        refused = active & ~better
+        report.rejected += int(refused.sum())
         geometry = problem.moved(geometry, _only(step, kind, better))
         taken = better[group[rows]]
         local = LocalEquations(*(_replaced(old, rows[taken], new[taken]) for old, new in zip(local, trial_local)))

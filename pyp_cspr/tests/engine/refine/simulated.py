@@ -101,7 +101,7 @@ class SimulatedSeries:
 
     def optics(self, geometry: SeriesGeometry) -> Tuple[NDArray, NDArray]:
         """(defocus form, phase) of every projection."""
-        form = self.base[self.exposure] + components_to_form(geometry.defocus_changes().reshape(-1, 3))
+        form = self.base[self.exposure] + components_to_form(geometry.defocus_changes()[self.used])
         return form, (self.offset + geometry.phase)[self.exposure]
 
     def weigh(self, geometry: SeriesGeometry) -> None:
@@ -123,8 +123,8 @@ class SimulatedSeries:
                                        rows=rows, count=count, threads=threads)
             exposure = self.exposure[rows]
             forms, phases = self.base[exposure] + ctf.form, self.offset[exposure] + ctf.phase
-            return ctf_equations(self.data, self.band, FIELD, self.amplitude, self.noise, exposure, references, which, rotations,
-                                 shifts, forms, phases, WAVELENGTH, CS, rows=rows, count=count, threads=threads)
+            return ctf_equations(self.data, self.band, FIELD, self.amplitude, self.noise, exposure, references, which,
+                                 rotations, shifts, forms, phases, WAVELENGTH, CS, rows=rows, count=count, threads=threads)
 
         return call
 

@@ -100,7 +100,8 @@ def test_a_rise_towards_the_source_changes_defocus_by_the_hand() -> None:
 
 
 def test_what_may_be_left_out_is_zero() -> None:
-    plain = SeriesGeometry(np.tile(np.eye(3), (4, 1, 1)), np.zeros((4, 2)), np.tile(np.eye(3), (2, 1, 1)), np.zeros((2, 3)), grid=2)
+    turns = np.tile(np.eye(3), (4, 1, 1))
+    plain = SeriesGeometry(turns, np.zeros((4, 2)), turns[:2], np.zeros((2, 3)), grid=2)
     assert plain.deformations.shape == (4, 4, 2)
     assert plain.defocus.shape == (4, 3)
     assert plain.particle_defocus.shape == (2,)
