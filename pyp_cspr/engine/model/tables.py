@@ -165,11 +165,15 @@ class Dataset:
                        self.box_pixel, extra, self.source)
 
     def assign_halves(self) -> None:
-        """Give every particle without a half-set one, alternating within its series; those assigned stay."""
+        """Give every particle without a half-set one, alternating within its series; those assigned stay.
+
+        In the order of their names, so that the order of the rows does not matter.
+        """
         half = self.particles["half"]
         for series in range(len(self.series)):
             rows = self.particles_of(series)
             free = rows[half[rows] == 0]
+            free = free[np.argsort(self.particles["name"][free], kind="stable")]
             first = 1 + series % 2  # alternate the start, so that series of one particle fill both halves
             half[free] = np.where(np.arange(len(free)) % 2 == 0, first, 3 - first)
 

@@ -150,7 +150,8 @@ def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: Map
     finest = grid.field / grid.radius
     if settings.resolution:
         return max(settings.resolution, finest)
-    limit = before["resolution_0143"] or UNKNOWN_RESOLUTION
+    # Half maps that do not correlate may seem to in the first few shells, by chance.
+    limit = min(before["resolution_0143"] or UNKNOWN_RESOLUTION, UNKNOWN_RESOLUTION)
     if settings.search_cone or settings.search_shift:
         limit = min(limit, settings.search_resolution)  # what is searched cannot have been aligned to begin with
     return float(max(limit, finest))
@@ -196,7 +197,8 @@ def _claim(run: Refinement, plan: Dict[str, Any], overwrite: bool) -> None:
     store = RunStore(run.folder)
     store.create()
     shutil.rmtree(run.folder / "iterations", ignore_errors=True)
-    (run.folder / "summary.json").unlink(missing_ok=True)
+    for name in ("summary.json", "report.html"):
+        (run.folder / name).unlink(missing_ok=True)
     write_json(path, plan)
 
 
@@ -268,6 +270,8 @@ def _publish(run: Refinement, history: List[Dict[str, Any]], reason: str, second
             temporary = run.folder / f".{name}.part"
             shutil.copyfile(last.folder / name, temporary)
             os.replace(temporary, run.folder / name)
+        else:
+            (run.folder / name).unlink(missing_ok=True)  # of more iterations, or of a run that this one replaced
     target = run.folder / "tilt_series"
     target.mkdir(exist_ok=True)
     for path in (last.folder / "tilt_series").glob("*.star"):
