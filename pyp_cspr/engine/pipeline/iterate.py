@@ -28,7 +28,7 @@ from .check import check_cube
 from .chunk import Progress
 from .local import run_tasks
 from .merge import merge_run
-from .plan import map_grid, plan_dataset, read_planned
+from .plan import check_tasks_per_chunk, map_grid, plan_dataset, read_planned
 from .reporting import report_refinement
 from .resources import share_out
 from .store import RunStore, hash_array, read_json, read_rows, write_json
@@ -85,6 +85,7 @@ def refine(
     arguments as in ``reconstruct``.
     """
     start = time.perf_counter()
+    check_tasks_per_chunk(tasks_per_chunk)
     run = Refinement(out, dict(values or {}), iterations)
     dataset = read_planned(data, out)
     grid = map_grid(dataset, run.settings(1))
@@ -137,9 +138,11 @@ def read_reference(path: str, grid: MapGrid) -> NDArray[np.float32]:
 
 def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
     """A mask on the run's grid. Raises InputError where it is not one."""
-    values, _ = read_map(path)
+    values, pixel = read_map(path)
     if values.shape != (grid.box,) * 3:
         raise InputError(f"{path}: {' x '.join(map(str, values.shape))} voxels, but the run's box is {grid.box}; make it again")
+    if abs(pixel - grid.pixel) > 1e-2 * grid.pixel:
+        raise InputError(f"{path}: {pixel:g} A/pixel, but the run's is {grid.pixel:g}; make it again, or mend its header")
     if values.min() < -1e-3 or values.max() > 1.001 or not values.max() > 0:
         raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; a mask goes from 0 to 1")
     return values

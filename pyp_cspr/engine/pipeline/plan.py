@@ -73,6 +73,12 @@ def read_planned(data: str, out: str) -> Dataset:
     return dataset
 
 
+def check_tasks_per_chunk(count: int) -> None:
+    """Raise InputError where a chunk would hold nothing."""
+    if count < 1:
+        raise InputError(f"tasks per chunk {count}; it must be at least 1")
+
+
 def plan_dataset(
     store: RunStore,
     dataset: Dataset,
@@ -86,8 +92,7 @@ def plan_dataset(
 ) -> RunStore:
     """``plan_run`` of a data set at hand. With ``references`` (one map, or one for each half-set) the chunks refine first, with
     detail to ``resolution`` (angstrom)."""
-    if tasks_per_chunk < 1:
-        raise InputError(f"tasks per chunk {tasks_per_chunk}; it must be at least 1")
+    check_tasks_per_chunk(tasks_per_chunk)
     store.create()
     store.clean()
     with_particles = [row for row in range(len(dataset.series)) if len(dataset.particles_of(row))]
