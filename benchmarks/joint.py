@@ -4,7 +4,7 @@
 
 One simulated tilt series (the built-in sample: hexon, 41 tilts, 4 A/pixel, overlapping particles) for each dose, refined
 against the true map. Starts: rms errors on each component of S degrees and 2 S angstrom for particles, and 0.5 deg, 0.5 deg,
-4 A for tilts. The bound is that of the data at the truth, of view and place of each projection; it does not depend on the gauge.
+4 A for tilts. The bound is that of the data, of view and place of each projection; it does not depend on the gauge.
 """
 
 from __future__ import annotations
@@ -79,9 +79,17 @@ def measure(dataset: Dataset, truth: Dataset, reference: Reference, settings: Re
     def row(method: str, geometry: SeriesGeometry, work: int, seconds: float) -> None:
         view, place = errors(geometry, true)
         found = np.median(view, axis=1) < 5.0
-        rows.append({"method": method, "view": float(np.sqrt((view[found] ** 2).mean())),
-                     "place": float(np.sqrt((place[found] ** 2).mean())), "converged": float(found.mean()), "evaluations": work,
-                     "seconds": seconds, "projections_per_second": len(model) / seconds})
+        rows.append(
+            {
+                "method": method,
+                "view": float(np.sqrt((view[found] ** 2).mean())),
+                "place": float(np.sqrt((place[found] ** 2).mean())),
+                "converged": float(found.mean()),
+                "evaluations": work,
+                "seconds": seconds,
+                "projections_per_second": len(model) / seconds,
+            }
+        )
 
     begin = time.process_time()
     solution, _, journal = refine_series(model, start, start.copy(), radii, SolveOptions())
@@ -137,9 +145,12 @@ def main() -> None:
 
 def print_row(entry: Dict[str, Any]) -> None:
     variance = f"{entry['variance_view']:.2f} {entry['variance_place']:.2f}" if "variance_view" in entry else ""
-    print(f"{entry['dose']:5.1f} {entry['start']:6.1f} {entry['method']:15} {entry['view']:8.3f} {entry['view_ratio']:6.2f} "
-          f"{entry['place']:8.3f} {entry['place_ratio']:6.2f} {entry['converged']:6.1%} {entry['evaluations']:6d} "
-          f"{entry['projections_per_second']:7.0f}  {variance}", flush=True)
+    print(
+        f"{entry['dose']:5.1f} {entry['start']:6.1f} {entry['method']:15} {entry['view']:8.3f} {entry['view_ratio']:6.2f} "
+        f"{entry['place']:8.3f} {entry['place_ratio']:6.2f} {entry['converged']:6.1%} {entry['evaluations']:6d} "
+        f"{entry['projections_per_second']:7.0f}  {variance}",
+        flush=True,
+    )
 
 
 def draw(rows: List[Dict[str, Any]], path: str) -> None:
@@ -155,8 +166,15 @@ def draw(rows: List[Dict[str, Any]], path: str) -> None:
             part = [row for row in rows if row["dose"] == dose and row["method"] == method]
             x = [row["start"] for row in part]
             label = f"{method}, {dose:g} e/Å² a tilt"
-            left.plot(x, [100 * row["converged"] for row in part], styles[number % 4], marker="o", markersize=4, color=colour,
-                      label=label)
+            left.plot(
+                x,
+                [100 * row["converged"] for row in part],
+                styles[number % 4],
+                marker="o",
+                markersize=4,
+                color=colour,
+                label=label,
+            )
             right.plot(x, [row["place_ratio"] for row in part], styles[number % 4], marker="o", markersize=4, color=colour)
     left.set(xlabel="start error of each component (deg; twice that in Å)", ylabel="particles within 5° (%)", ylim=(0, 103))
     right.set(xlabel=left.get_xlabel(), ylabel="place error / Cramér-Rao bound", yscale="log")

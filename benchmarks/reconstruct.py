@@ -58,13 +58,42 @@ def simulate(folder: Path, box: int, projections: int, seed: int = 1) -> Dataset
     particle_names = [f"TS_1/{p}" for p in range(count)]
     paths = [str(folder / "stacks" / f"{p:05d}.mrcs") for p in range(count)]
     (folder / "stacks").mkdir()
-    series = Table(SERIES, {"name": ["TS_1"], "images": [""], "image_size": [[4096, 4096]], "specimen_size": [[4096, 4096, 1024]],
-                            "pixel": [PIXEL], "contrast": [1.0], "stack_pixel": [PIXEL], "stack_box": [box], "hand": [-1.0]})
-    exposures = Table(EXPOSURES, {"series": np.zeros(TILTS, int), "slice": np.arange(TILTS), "rotation": tilts, "defocus": defocus,
-                                  "extract_rotation": tilts})
-    particles = Table(PARTICLES, {"name": particle_names, "series": np.zeros(count, int), "position": positions,
-                                  "rotation": poses, "half": 1 + np.arange(count) % 2, "stack": paths,
-                                  "extract_position": extracted})
+    series = Table(
+        SERIES,
+        {
+            "name": ["TS_1"],
+            "images": [""],
+            "image_size": [[4096, 4096]],
+            "specimen_size": [[4096, 4096, 1024]],
+            "pixel": [PIXEL],
+            "contrast": [1.0],
+            "stack_pixel": [PIXEL],
+            "stack_box": [box],
+            "hand": [-1.0],
+        },
+    )
+    exposures = Table(
+        EXPOSURES,
+        {
+            "series": np.zeros(TILTS, int),
+            "slice": np.arange(TILTS),
+            "rotation": tilts,
+            "defocus": defocus,
+            "extract_rotation": tilts,
+        },
+    )
+    particles = Table(
+        PARTICLES,
+        {
+            "name": particle_names,
+            "series": np.zeros(count, int),
+            "position": positions,
+            "rotation": poses,
+            "half": 1 + np.arange(count) % 2,
+            "stack": paths,
+            "extract_position": extracted,
+        },
+    )
     dataset = Dataset(series, exposures, particles, np.ones((count, TILTS), bool), box, PIXEL)
     rows = _write_stacks(folder, dataset, transform, box, rng)
     write_dataset(dataset, folder)
@@ -72,7 +101,9 @@ def simulate(folder: Path, box: int, projections: int, seed: int = 1) -> Dataset
     return dataset
 
 
-def _write_stacks(folder: Path, dataset: Dataset, transform: Transform, box: int, rng: np.random.Generator) -> List[Dict[str, Any]]:
+def _write_stacks(
+    folder: Path, dataset: Dataset, transform: Transform, box: int, rng: np.random.Generator
+) -> List[Dict[str, Any]]:
     import mrcfile
 
     exposures, particles = dataset.exposures, dataset.particles
@@ -92,10 +123,24 @@ def _write_stacks(folder: Path, dataset: Dataset, transform: Transform, box: int
             form = np.pi * lam * k**2 * np.array([axx, 2 * axy, ayy])
             spherical = 0.5 * np.pi * lam**3 * 2.7e7 * k**4
             shift = u[p, e] - centre[p, e]
-            images[e] = transform.render(rotation, box, PIXEL, shift / PIXEL, filters, (form, spherical, float(phase_offset(0.07))))
+            images[e] = transform.render(
+                rotation, box, PIXEL, shift / PIXEL, filters, (form, spherical, float(phase_offset(0.07)))
+            )
             rot, tilt, psi = matrix_to_euler(rotation)
-            rows.append({"image": f"{e + 1:06d}@{path}", "rot": rot, "tilt": tilt, "psi": psi, "x": -shift[0], "y": -shift[1],
-                         "u": defocus[0], "v": defocus[1], "angle": defocus[2], "half": particles["half"][p]})
+            rows.append(
+                {
+                    "image": f"{e + 1:06d}@{path}",
+                    "rot": rot,
+                    "tilt": tilt,
+                    "psi": psi,
+                    "x": -shift[0],
+                    "y": -shift[1],
+                    "u": defocus[0],
+                    "v": defocus[1],
+                    "angle": defocus[2],
+                    "half": particles["half"][p],
+                }
+            )
         if sigma is None:
             sigma = float(images.std() / np.sqrt(SNR))
         images += rng.normal(0, sigma, images.shape).astype(np.float32)
@@ -107,13 +152,31 @@ def _write_stacks(folder: Path, dataset: Dataset, transform: Transform, box: int
 
 
 def _write_relion(path: Path, rows: List[Dict[str, Any]], box: int) -> None:
-    optics = {"rlnOpticsGroup": ["1"], "rlnOpticsGroupName": ["opticsGroup1"], "rlnVoltage": ["300"],
-              "rlnSphericalAberration": ["2.7"], "rlnAmplitudeContrast": ["0.07"], "rlnImagePixelSize": [f"{PIXEL}"],
-              "rlnImageSize": [f"{box}"], "rlnImageDimensionality": ["2"]}
-    labels = {"rlnAngleRot": "rot", "rlnAngleTilt": "tilt", "rlnAnglePsi": "psi", "rlnOriginXAngst": "x", "rlnOriginYAngst": "y",
-              "rlnDefocusU": "u", "rlnDefocusV": "v", "rlnDefocusAngle": "angle"}
-    particles = {"rlnImageName": [row["image"] for row in rows], "rlnOpticsGroup": ["1"] * len(rows),
-                 "rlnRandomSubset": [str(row["half"]) for row in rows]}
+    optics = {
+        "rlnOpticsGroup": ["1"],
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnVoltage": ["300"],
+        "rlnSphericalAberration": ["2.7"],
+        "rlnAmplitudeContrast": ["0.07"],
+        "rlnImagePixelSize": [f"{PIXEL}"],
+        "rlnImageSize": [f"{box}"],
+        "rlnImageDimensionality": ["2"],
+    }
+    labels = {
+        "rlnAngleRot": "rot",
+        "rlnAngleTilt": "tilt",
+        "rlnAnglePsi": "psi",
+        "rlnOriginXAngst": "x",
+        "rlnOriginYAngst": "y",
+        "rlnDefocusU": "u",
+        "rlnDefocusV": "v",
+        "rlnDefocusAngle": "angle",
+    }
+    particles = {
+        "rlnImageName": [row["image"] for row in rows],
+        "rlnOpticsGroup": ["1"] * len(rows),
+        "rlnRandomSubset": [str(row["half"]) for row in rows],
+    }
     particles.update({label: [f"{row[name]:.6f}" for row in rows] for label, name in labels.items()})
     write_star(path, {"optics": StarBlock("optics", optics), "particles": StarBlock("particles", particles)})
 
@@ -154,7 +217,18 @@ def run_box(box: int, projections: int, cores: List[int], folder: Path, repeats:
             out = folder / f"ours_{padding}_{n}"
             for extra, label in (([], ""), (["--no-report"], ", no report")):
                 if extra or padding == "1":
-                    command = [*ours, "--out", str(out), "--overwrite", "--padding", padding, "--processes", "1", "--threads", str(n)]
+                    command = [
+                        *ours,
+                        "--out",
+                        str(out),
+                        "--overwrite",
+                        "--padding",
+                        padding,
+                        "--processes",
+                        "1",
+                        "--threads",
+                        str(n),
+                    ]
                     candidates.append((f"cspr, padding {padding}{label}", n, command + extra, out / "map.mrc"))
     if relion:
         out = folder / "relion.mrc"
@@ -166,9 +240,17 @@ def run_box(box: int, projections: int, cores: List[int], folder: Path, repeats:
         seconds = float(np.median([run[0] for run in runs]))
         mean, top = fsc_to_truth(read_map(result)[0], truth)
         journal = result.parent / "journal.json"
-        row = {"program": name, "box": box, "cores": n, "projections": projections, "seconds": seconds,
-               "projections_per_second": projections / seconds, "peak_GB": max(run[1] for run in runs) / 1024**3,
-               "fsc_mean": mean, "fsc_0.9_nyquist": top}
+        row = {
+            "program": name,
+            "box": box,
+            "cores": n,
+            "projections": projections,
+            "seconds": seconds,
+            "projections_per_second": projections / seconds,
+            "peak_GB": max(run[1] for run in runs) / 1024**3,
+            "fsc_mean": mean,
+            "fsc_0.9_nyquist": top,
+        }
         if name.startswith("cspr"):
             stages = json.loads(journal.read_text())["total"]["seconds"]
             row["inner_seconds"] = sum(stages.values())
@@ -180,8 +262,11 @@ def run_box(box: int, projections: int, cores: List[int], folder: Path, repeats:
 
 def print_row(row: Dict[str, Any]) -> None:
     inner = f"{row['inner_seconds']:8.2f}" if "inner_seconds" in row else "        "
-    print(f"{row['program']:34} {row['box']:4d} {row['cores']:5d} {row['seconds']:8.2f} {inner} {row['projections_per_second']:8.0f} "
-          f"{row['peak_GB']:8.2f} {row['fsc_mean']:9.4f} {row['fsc_0.9_nyquist']:9.4f}", flush=True)
+    print(
+        f"{row['program']:34} {row['box']:4d} {row['cores']:5d} {row['seconds']:8.2f} {inner} {row['projections_per_second']:8.0f} "
+        f"{row['peak_GB']:8.2f} {row['fsc_mean']:9.4f} {row['fsc_0.9_nyquist']:9.4f}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -192,7 +277,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    print(f"{'program':34} {'box':>4} {'cores':>5} {'seconds':>8} {'(inner)':>8} {'proj/s':>8} {'peak GB':>8} {'FSC mean':>9} {'at 0.9 N':>9}")
+    print("program                             box cores  seconds  (inner)   proj/s  peak GB  FSC mean  at 0.9 N")
     rows = []
     for box in args.boxes:
         with tempfile.TemporaryDirectory() as folder:

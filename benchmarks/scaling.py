@@ -82,8 +82,11 @@ def main() -> None:
                 continue
             row = dict(run(threads=threads, memory=memory, **case), memory=label)
             rows.append(row)
-            print(f"{row['particles']:9d} {row['tilts']:6d} {row['box']:4d} {threads:8d}  {label:9} {row['seconds']:8.2f} "
-                  f"{row['projections_per_second']:7.0f} {row['evaluations']:12d} {row['peak_MB']:8.0f}", flush=True)
+            print(
+                f"{row['particles']:9d} {row['tilts']:6d} {row['box']:4d} {threads:8d}  {label:9} {row['seconds']:8.2f} "
+                f"{row['projections_per_second']:7.0f} {row['evaluations']:12d} {row['peak_MB']:8.0f}",
+                flush=True,
+            )
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1))
 
