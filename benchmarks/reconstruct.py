@@ -188,7 +188,8 @@ def timed(command: List[str], cores: int) -> Tuple[float, float]:
         f"os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])\n"
         "t=time.perf_counter(); r=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL,stderr=subprocess.PIPE,text=True)\n"
         "t=time.perf_counter()-t\n"
-        "sys.exit(r.stderr) if r.returncode else print(json.dumps([t,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss*1024]))"
+        "memory=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss*1024\n"
+        "sys.exit(r.stderr) if r.returncode else print(json.dumps([t, memory]))"
     )
     environment = dict(os.environ, OMP_NUM_THREADS=str(cores))
     out = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True, env=environment)
