@@ -262,10 +262,10 @@ def run_box(box: int, projections: int, cores: List[int], folder: Path, repeats:
 
 
 def print_row(row: Dict[str, Any]) -> None:
-    inner = f"{row['inner_seconds']:8.2f}" if "inner_seconds" in row else "        "
+    inner = f"{row['inner_seconds']:8.2f}" if "inner_seconds" in row else " " * 8
     print(
-        f"{row['program']:34} {row['box']:4d} {row['cores']:5d} {row['seconds']:8.2f} {inner} {row['projections_per_second']:8.0f} "
-        f"{row['peak_GB']:8.2f} {row['fsc_mean']:9.4f} {row['fsc_0.9_nyquist']:9.4f}",
+        f"{row['program']:34} {row['box']:4d} {row['cores']:5d} {row['seconds']:8.2f} {inner} "
+        f"{row['projections_per_second']:8.0f} {row['peak_GB']:8.2f} {row['fsc_mean']:9.4f} {row['fsc_0.9_nyquist']:9.4f}",
         flush=True,
     )
 
