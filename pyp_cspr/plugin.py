@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, List
 
 import pwem
@@ -25,7 +26,7 @@ class Plugin(pwem.Plugin):
     @classmethod
     def getEnviron(cls) -> Environ:
         """The host's environment, unchanged."""
-        return Environ()
+        return Environ(os.environ)
 
     @classmethod
     def defineBinaries(cls, env: Any) -> None:

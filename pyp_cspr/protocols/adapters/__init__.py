@@ -1,0 +1,1 @@
+"""Between Scipion's sets and the engine's data set, both ways."""
