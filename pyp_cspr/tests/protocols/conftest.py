@@ -26,6 +26,20 @@ os.environ.update(
 )
 
 
+@pytest.fixture(scope="session")
+def host(tmp_path_factory):
+    """(folder, environment) for programs of the host: the plugin is found even where this is only a checkout."""
+    folder = tmp_path_factory.mktemp("host")
+    metadata = folder / "metadata" / "scipion_em_pyp_cspr-0.1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: scipion-em-pyp-cspr\nVersion: 0.1.0\n")
+    (metadata / "entry_points.txt").write_text("[pyworkflow.plugin]\npyp_cspr = pyp_cspr\n")
+    (folder / "hosts.conf").write_text(HOSTS)
+    environment = dict(os.environ, SCIPION_HOME=str(folder), SCIPION_USER_DATA=str(folder / "data"),
+                       SCIPION_HOSTS=str(folder / "hosts.conf"), PYTHONPATH=os.pathsep.join([str(ROOT), str(metadata.parent)]))
+    return folder, environment
+
+
 def pytest_ignore_collect(collection_path, config):
     """Tests here import the host at once."""
     try:

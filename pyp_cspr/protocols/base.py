@@ -1,0 +1,220 @@
+"""What the protocols share: running the engine, input sets of particles in tilt series, their checks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+from typing import Any, Dict, List, Sequence, Tuple
+
+from pwem.protocols import EMProtocol
+from pyworkflow import BETA
+from pyworkflow.object import Pointer
+from pyworkflow.protocol import params
+from pyworkflow.protocol.constants import STEPS_SERIAL
+from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries, SubTomogram
+from tomo.protocols.protocol_base import ProtTomoBase
+
+from ..engine.errors import InputError
+from ..engine.io.relion import write_dataset
+from ..engine.model.tables import Dataset
+from .adapters import to_sets
+from .adapters.from_sets import Conversion, read_sets
+
+HANDS = ((-1, "-1: deeper is less underfocus (usual)"), (1, "+1: deeper is more underfocus"))
+PIXEL_TOLERANCE = 1e-3
+
+
+class ProtPypCsprBase(EMProtocol, ProtTomoBase):
+    """Runs commands of the engine as jobs."""
+
+    _devStatus = BETA
+    _citationKeys = ("Bartesaghi2018", "Liu2023")
+    stepsExecutionMode = STEPS_SERIAL
+
+    def runEngine(self, *arguments: Any, output: str = "") -> None:
+        """Run a command of the engine as a job, its standard output to the file ``output`` if named.
+
+        Raises RuntimeError with the engine's own one-line message where it fails. A job of a queue that fails looks as one
+        that does not: callers must look for its results.
+        """
+        command = "-m pyp_cspr.engine.cli " + " ".join(shlex.quote(str(one)) for one in arguments)
+        if output:
+            command += f" > {shlex.quote(output)}"
+        try:
+            self.runJob(sys.executable, command, numberOfMpi=1)
+        except Exception as error:  # noqa: BLE001 - whatever the host's executor raises
+            raise RuntimeError(self.lastError() or str(error)) from None
+
+    def lastError(self) -> str:
+        """The last error line that the engine wrote to the logs, or nothing."""
+        for log in (self.getStderrLog(), self.getStdoutLog()):
+            if log and os.path.exists(log):
+                with open(log, errors="replace", encoding="utf-8") as stream:
+                    lines = [line.strip() for line in stream if "cspr " in line and ": error: " in line]
+                if lines:
+                    return lines[-1]
+        return ""
+
+    def readResult(self, path: str) -> Dict[str, Any]:
+        """A JSON file that a finished command must have left. Raises RuntimeError where it did not."""
+        if not os.path.exists(path):
+            reason = self.lastError() or "the job ended without a result: look for its log in the logs folder"
+            raise RuntimeError(f"{path} is missing: {reason}")
+        with open(path, encoding="utf-8") as stream:
+            result: Dict[str, Any] = json.load(stream)
+        return result
+
+    def _citations(self) -> List[str]:
+        return list(self._citationKeys)
+
+
+class ProtPypCsprParticles(ProtPypCsprBase):
+    """Input: sub-tomograms with poses, their tilt series and CTFs. Data for the engine lie in extra/data."""
+
+    def _addInput(self, form: Any) -> None:
+        form.addSection(label="Input")
+        form.addParam("inputParticles", params.PointerParam, pointerClass=SetOfSubTomograms, important=True,
+                      label="Sub-tomograms with alignment",
+                      help="Result of sub-volume averaging: each sub-tomogram has a 3D coordinate in its tomogram, and the "
+                           "rotation and shift that align it with the reference. Their images are not used.")
+        form.addParam("inputTiltSeries", params.PointerParam, pointerClass=SetOfTiltSeries, important=True,
+                      label="Tilt series, aligned, not interpolated",
+                      help="The images as recorded (raw or binned), with their alignment as transforms. Images that were "
+                           "rotated by the alignment, or whose CTF was corrected, cannot be used. Excluded views stay so.")
+        form.addParam("inputCTFs", params.PointerParam, pointerClass=SetOfCTFTomoSeries, important=True,
+                      label="CTFs of the tilt series", help="A defocus for each tilt image.")
+        form.addParam("defocusHand", params.EnumParam, choices=[text for _, text in HANDS], default=0,
+                      label="Defocus handedness",
+                      help="Sign of a particle's depth in its defocus. -1 fits most data; it is RELION's rlnTomoHand.")
+        form.addParam("darkParticles", params.BooleanParam, default=True, expertLevel=params.LEVEL_ADVANCED,
+                      label="Particles are dark in the tilt images?",
+                      help="As recorded, particles are dark. Say no for images whose contrast was inverted.")
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _dataFolder(self) -> str:
+        return str(self._getExtraPath("data"))
+
+    def _inputIds(self) -> Tuple[int, int, int]:
+        return tuple(pointer.get().getObjId() for pointer in (self.inputParticles, self.inputTiltSeries, self.inputCTFs))
+
+    def _hand(self) -> int:
+        return HANDS[self.defocusHand.get()][0]
+
+    def _convert(self) -> Conversion:
+        return read_sets(self.inputParticles.get(), self.inputTiltSeries.get(), self.inputCTFs.get(), self._hand(),
+                         self.darkParticles.get())
+
+    def _insertConvert(self) -> None:
+        """The first step; what it depends on is its arguments."""
+        arguments = (list(self._inputIds()), self._hand(), self.darkParticles.get())
+        self._insertFunctionStep(self.convertStep, *arguments, needsGPU=False)
+
+    def convertStep(self, ids: Sequence[int], hand: int, dark: bool) -> None:
+        """Write the sets as a data set of the engine."""
+        conversion = self._convert()
+        write_dataset(conversion.dataset, self._dataFolder())
+        self._say(conversion.notes)
+
+    def _notesFile(self) -> str:
+        return str(self._getExtraPath("notes.txt"))
+
+    def _say(self, notes: Sequence[str]) -> None:
+        """Keep remarks for the summary; those of the last call count."""
+        with open(self._notesFile(), "w", encoding="utf-8") as stream:
+            stream.write("".join(f"{note}\n" for note in notes))
+
+    def _notes(self) -> List[str]:
+        if not os.path.exists(self._notesFile()):
+            return []
+        with open(self._notesFile(), encoding="utf-8") as stream:
+            return stream.read().splitlines()
+
+    def _newParticles(self, conversion: Conversion, result: Dataset) -> Tuple[Any, Any]:
+        """(particles of the input's class, their coordinates) of a result."""
+        source = self.inputParticles.get()
+        particles = self._createSet(source.getClass(), "particles%s.sqlite", "")
+        to_sets.fill_particles(particles, source, conversion, result)
+        coordinates = self._createSet(SetOfCoordinates3D, "coordinates%s.sqlite", "")
+        pointer = Pointer()
+        pointer.copy(source.getCoordinates3D()._precedentsPointer)
+        coordinates.setPrecedents(pointer)
+        to_sets.fill_coordinates(coordinates, source, conversion, result)
+        return particles, coordinates
+
+    def _machine(self, tasks_per_chunk: int) -> List[Any]:
+        """Options that share out the threads of the job among chunks."""
+        threads = max(1, self.numberOfThreads.get())
+        chunks = math.ceil(self.inputTiltSeries.get().getSize() / max(1, tasks_per_chunk))
+        processes = self.processes.get() or min(threads, chunks)
+        return ["--processes", processes, "--threads", max(1, threads // processes), "--memory", self.memory.get()]
+
+    def _addParallel(self, form: Any) -> None:
+        """Parameters of ``_machine``; the last section of a form."""
+        form.addSection(label="Resources")
+        form.addParam("tasksPerChunk", params.IntParam, default=1, label="Tilt series per chunk",
+                      help="A chunk is what one process works on, and what a stopped run repeats at most. 1 is right unless "
+                           "there are hundreds of small tilt series.")
+        form.addParam("processes", params.IntParam, default=0, expertLevel=params.LEVEL_ADVANCED,
+                      label="Chunks at a time (0: choose)",
+                      help="How many chunks are worked on at once; the threads are shared among them.")
+        form.addParam("memory", params.FloatParam, default=0.0, expertLevel=params.LEVEL_ADVANCED,
+                      label="Memory for projections (GB, 0: choose)",
+                      help="Of all processes together. 0 takes half of what is free.")
+        form.addParallelSection(threads=4, mpi=0)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _validateInput(self) -> List[str]:
+        """A sentence for everything about the input that cannot be."""
+        particles, series, ctfs = (pointer.get() for pointer in (self.inputParticles, self.inputTiltSeries, self.inputCTFs))
+        if particles is None or series is None or ctfs is None:
+            return []  # the host says that itself
+        errors = []
+        if not particles.hasCoordinates3D():
+            errors.append("The sub-tomograms have no 3D coordinates: take a set whose particles were picked in tomograms.")
+        if type(particles).__name__ == "RelionSetOfPseudoSubtomograms":
+            errors.append("RELION 5 pseudo-subtomograms keep their poses elsewhere and cannot be read yet: use their stars "
+                          "with `cspr refine`, or a set of sub-tomograms.")
+        if not series.hasAlignment():
+            errors.append("The tilt series are not aligned: align them first.")
+        if series.interpolated():
+            errors.append("The tilt series are interpolated: take the aligned series whose images were not transformed.")
+        if series.ctfCorrected():
+            errors.append("The CTF of the tilt series is corrected already: take the series without correction.")
+        if not errors:
+            label = SubTomogram.COORD_VOL_NAME_FIELD
+            picked = {row[label] for row in particles.aggregate(["count"], label, [label])}  # as tomo's getTomograms
+            if not picked & set(series.getTSIds()) & set(ctfs.getTSIds()):
+                errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ.")
+        if self.tasksPerChunk.get() < 1:
+            errors.append("Tilt series per chunk: must be 1 or above.")
+        if self.processes.get() < 0 or self.memory.get() < 0:
+            errors.append("Chunks at a time and memory: must be 0 or above.")
+        return errors
+
+    def _validateGrid(self, box: int, pixel: float) -> List[str]:
+        """A sentence where a map of ``box`` voxels of ``pixel`` angstrom does not fit the tilt images."""
+        series = self.inputTiltSeries.get()
+        finest = series.getSamplingRate()
+        if pixel < finest * (1 - PIXEL_TOLERANCE):
+            return [f"The map's pixel, {pixel:g} A, is finer than that of the tilt series, {finest:g} A: give a map pixel of "
+                    f"{finest:g} A or more, and the reference is resampled."]
+        size = series.getDim()
+        if size is not None and box * pixel > min(size[:2]) * finest:
+            return [f"The map's box, {box} x {pixel:g} A, is larger than the tilt images ({size[0]} x {size[1]} pixels of "
+                    f"{finest:g} A)."]
+        return []
+
+    @staticmethod
+    def _counts(result: Dict[str, Any]) -> str:
+        """What went into a map, of a run's summary."""
+        return f"{result['n_particles']} particles, {result['n_projections']} projections of {result['n_series']} tilt series."
+
+    @staticmethod
+    def _plainly(error: InputError) -> str:
+        text = " ".join(str(error).split())
+        return text[:1].upper() + text[1:] + "."

@@ -1,0 +1,100 @@
+"""Reconstruction at the poses that the particles have."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from typing import Any, Dict, List
+
+from pwem.objects import SetOfFSCs
+from pyworkflow.protocol import params
+from tomo.objects import AverageSubTomogram
+
+from ..engine.errors import InputError
+from ..engine.model.settings import ReconstructSettings
+from . import form as rows
+from .adapters import to_sets
+from .base import ProtPypCsprParticles
+
+ROWS = tuple(row for row in rows.RECONSTRUCTION if row.setting != "exposure_weighting")
+
+
+class ReconstructOutputs(Enum):
+    """What there is after the run."""
+
+    average = AverageSubTomogram
+    fscs = SetOfFSCs
+
+
+class ProtPypCsprReconstruct(ProtPypCsprParticles):
+    """Reconstructs the average of the particles from the tilt images themselves, at the poses and alignment that they have,
+    with half maps and their Fourier shell correlation. Nothing is refined.
+    """
+
+    _label = "reconstruct from tilt series"
+    _possibleOutputs = ReconstructOutputs
+
+    def _defineParams(self, form: Any) -> None:
+        self._addInput(form)
+        form.addSection(label="Reconstruction")
+        form.addParam("mapBox", params.IntParam, default=0, help="Even.",
+                      label="Box of the map (pixels, 0: the sub-tomograms')")
+        form.addParam("mapPixel", params.FloatParam, default=0.0, label="Pixel of the map (A, 0: the sub-tomograms')",
+                      help="Not finer than the tilt images. Unbinned sub-tomograms are not needed for an unbinned map.")
+        rows.add_rows(form, ROWS)
+        self._addParallel(form)
+
+    def _insertAllSteps(self) -> None:
+        self._insertConvert()
+        self._insertFunctionStep(self.reconstructStep, self._values(), self.tasksPerChunk.get(), needsGPU=False)
+        self._insertFunctionStep(self.createOutputStep, needsGPU=False)
+
+    def _values(self) -> Dict[str, Any]:
+        return dict(rows.values_of(self, ROWS), box=self.mapBox.get(), pixel=self.mapPixel.get())
+
+    def _folder(self) -> str:
+        return str(self._getExtraPath("reconstruct"))
+
+    def reconstructStep(self, values: Dict[str, Any], tasks_per_chunk: int) -> None:
+        """One job of the engine."""
+        options = ["--box", values["box"], "--pixel", values["pixel"], "--symmetry", values["symmetry"], "--padding",
+                   values["padding"], "--mask-diameter", values["mask_diameter"], "--seed", values["seed"]]
+        if not values["dose_weighting"]:
+            options.append("--no-dose-weighting")
+        self.runEngine("reconstruct", self._dataFolder(), "--out", self._folder(), *options, "--tasks-per-chunk",
+                       tasks_per_chunk, *self._machine(tasks_per_chunk), "--overwrite")
+        self.readResult(os.path.join(self._folder(), "summary.json"))
+
+    def createOutputStep(self) -> None:
+        """The average and its curves."""
+        grid = self.readResult(os.path.join(self._folder(), "run.json"))["grid"]
+        average = to_sets.average(self._folder(), grid["pixel"])
+        curves = SetOfFSCs.create(self._getPath())
+        to_sets.fill_curves(curves, self._folder())
+        self._defineOutputs(**{ReconstructOutputs.average.name: average, ReconstructOutputs.fscs.name: curves})
+        for target in (average, curves):
+            self._defineSourceRelation(self.inputParticles, target)
+            self._defineSourceRelation(self.inputTiltSeries, target)
+
+    def _validate(self) -> List[str]:
+        errors = self._validateInput()
+        try:
+            ReconstructSettings.from_dict(self._values(), "Form")
+        except InputError as error:
+            errors.append(self._plainly(error))
+        particles = self.inputParticles.get()
+        if not errors and particles is not None and self.inputTiltSeries.get() is not None:
+            pixel = self.mapPixel.get() or particles.getSamplingRate()
+            box = self.mapBox.get() or round(particles.getDim()[0] * particles.getSamplingRate() / pixel)
+            errors += self._validateGrid(box, pixel)
+        return errors
+
+    def _summary(self) -> List[str]:
+        summary = os.path.join(self._folder(), "summary.json")
+        if not os.path.exists(summary):
+            return ["Not ready yet."]
+        result = self.readResult(summary)
+        resolution = result["resolution_0143"]
+        return [self._counts(result),
+                f"Resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'}.",
+                f"Report: {os.path.join(self._folder(), 'report.html')}"] + self._notes()

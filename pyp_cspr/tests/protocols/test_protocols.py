@@ -1,0 +1,246 @@
+"""What users see before anything runs: the protocols in the host's tree, their forms, and what they refuse."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pwem.objects import Volume, VolumeMask
+from tomo.objects import AverageSubTomogram
+
+import pyp_cspr
+from pyp_cspr.engine.core.filters import soft_sphere
+from pyp_cspr.engine.errors import InputError
+from pyp_cspr.engine.io.mrc import read_map, write_map
+from pyp_cspr.engine.model.settings import RefineSettings
+from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine, ProtPypCsprSample
+from pyp_cspr.protocols import form as rows
+from pyp_cspr.protocols.adapters import volumes
+
+from .sets import make_sets, write_image
+
+pytestmark = pytest.mark.timeout(120)
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def found(host):
+    folder, environment = host
+    line = [sys.executable, str(HERE / "list_plugin.py")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100, env=environment, cwd=folder, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stdout + done.stderr
+    assert "import properly" not in done.stdout + done.stderr
+    return json.loads(lines[0][7:])
+
+
+def test_the_host_finds_the_protocols(found) -> None:
+    labels = {name: one["label"] for name, one in found.items() if not one["base"]}
+    assert labels == {"ProtPypCsprSample": "sample data", "ProtPypCsprRefine": "refine tilt series",
+                      "ProtPypCsprReconstruct": "reconstruct from tilt series", "ProtPypCsprFilter": "filter particles"}
+
+
+def test_every_protocol_is_in_the_tree(found) -> None:
+    parser = configparser.ConfigParser()
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(Path(pyp_cspr.__file__).parent / "protocols.conf")
+    named = []
+
+    def walk(nodes) -> None:
+        for node in nodes:
+            if node["tag"] == "protocol":
+                named.append(node["value"])
+            walk(node.get("children", ()))
+
+    walk(json.loads(parser.get("PROTOCOLS", "Tomography")))
+    assert sorted(named) == sorted(name for name, one in found.items() if not one["base"])
+
+
+def test_forms_have_labels_with_units_and_help(found) -> None:
+    sections = [one["section"] for one in found["ProtPypCsprRefine"]["parameters"].values()]
+    order = list(dict.fromkeys(sections))
+    for name in ("Input", "What to refine", "Resolution and iterations", "Reconstruction", "Resources"):
+        assert name in order
+    for protocol in found.values():
+        for name, one in protocol["parameters"].items():
+            if one["section"] in ("General", "Parallelization"):
+                continue
+            assert one["label"], name
+            assert one["help"], name
+
+
+def test_every_setting_of_the_engine_is_in_the_form() -> None:
+    """But box and pixel, which come from the reference or their own parameters."""
+    names = [row.setting for row in rows.WHAT + rows.RESOLUTION + rows.RECONSTRUCTION]
+    assert len(set(names)) == len(names)
+    assert set(names) == set(RefineSettings().to_dict()) - {"box", "pixel"}
+    for row in rows.WHAT + rows.RESOLUTION:
+        length = any(part in row.setting for part in ("position", "shift", "defocus", "astigmatism", "resolution"))
+        angle = any(part in row.setting for part in ("rotation", "angle", "cone", "step"))
+        if length and row.setting != "search_resolution":
+            assert "(A)" in row.label, row
+        if angle:
+            assert "(degrees)" in row.label, row
+
+
+def test_the_forms_defaults_are_the_engines() -> None:
+    protocol = ProtPypCsprRefine()
+    values = protocol._values()
+    default = RefineSettings().to_dict()
+    assert values == {name: default[name] for name in values}
+
+
+@pytest.mark.parametrize("text, wanted", [("12", 12.0), ("12 8", [12.0, 8.0]), ("10x2 5", [10.0, 10.0, 5.0])])
+def test_values_by_iteration(text, wanted) -> None:
+    protocol = ProtPypCsprRefine()
+    protocol.resolution.set(text)
+    assert protocol._values()["resolution"] == wanted
+
+
+@pytest.mark.parametrize("text", ["", "12 fine"])
+def test_what_is_no_list_of_numbers_is_refused(text) -> None:
+    protocol = ProtPypCsprRefine()
+    protocol.resolution.set(text)
+    with pytest.raises(InputError, match="Finest detail used"):
+        protocol._values()
+
+
+@pytest.fixture
+def made(tmp_path):
+    return make_sets(tmp_path / "sets", pixel=5.0, coordinate_pixel=10.0, sub_pixel=10.0)
+
+
+@pytest.fixture
+def refine(made, tmp_path):
+    return with_inputs(ProtPypCsprRefine(), made, tmp_path)
+
+
+def with_inputs(protocol, made, tmp_path, box: int = 16, pixel: float = 10.0):
+    protocol.inputParticles.set(made.particles)
+    protocol.inputTiltSeries.set(made.tilt_series)
+    protocol.inputCTFs.set(made.ctfs)
+    if hasattr(protocol, "inputReference"):
+        reference = AverageSubTomogram()
+        reference.setFileName(write_image(tmp_path / "reference.mrc", (box,) * 3, pixel))
+        reference.setSamplingRate(pixel)
+        protocol.inputReference.set(reference)
+    return protocol
+
+
+def one_error(protocol) -> str:
+    errors = protocol._validate()
+    assert len(errors) == 1, errors
+    assert errors[0].endswith(".")
+    assert "\n" not in errors[0]
+    return errors[0]
+
+
+def test_good_input_is_accepted(refine, made, tmp_path) -> None:
+    assert refine._validate() == []
+    assert refine._warnings() == []
+    assert with_inputs(ProtPypCsprReconstruct(), made, tmp_path)._validate() == []
+    assert with_inputs(ProtPypCsprFilter(), made, tmp_path)._validate() == []
+    assert ProtPypCsprSample()._validate() == []
+
+
+def test_tilt_series_that_cannot_be_used_are_refused(refine, made) -> None:
+    made.tilt_series._interpolated.set(True)
+    assert "interpolated" in one_error(refine)
+    made.tilt_series._interpolated.set(False)
+    made.tilt_series._ctfCorrected.set(True)
+    assert "corrected already" in one_error(refine)
+    made.tilt_series._ctfCorrected.set(False)
+    made.tilt_series._hasAlignment.set(False)
+    assert "not aligned" in one_error(refine)
+
+
+def test_sets_without_a_common_tilt_series_are_refused(tmp_path) -> None:
+    made = make_sets(tmp_path / "sets", names=("A",), particle_names=("B",))
+    assert "identifiers (tsId)" in one_error(with_inputs(ProtPypCsprRefine(), made, tmp_path))
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("tasksPerChunk", 0, "Tilt series per chunk"),
+    ("iterations", -1, "Iterations"),
+    ("symmetry", "Q7", "symmetry"),
+    ("priorShift", -1.0, "prior_shift"),
+    ("padding", 9.0, "padding"),
+    ("mapBox", 33, "box 33"),
+    ("mapPixel", 2.0, "finer than that of the tilt series, 5 A"),
+    ("mapBox", 64, "larger than the tilt images (64 x 48 pixels"),
+    ("maskSource", 2, "Mask: choose one"),
+])
+def test_values_that_cannot_be_are_refused(refine, name, value, words) -> None:
+    getattr(refine, name).set(value)
+    assert words in one_error(refine)
+
+
+def test_references_and_masks_that_do_not_fit_are_refused(refine, made, tmp_path) -> None:
+    assert "is odd" in one_error(with_inputs(refine, made, tmp_path, box=15))
+    assert "finer than that of the tilt series" in one_error(with_inputs(refine, made, tmp_path, pixel=2.5))
+    with_inputs(refine, made, tmp_path)
+    mask = VolumeMask()
+    mask.setFileName(write_image(tmp_path / "mask.mrc", (12, 12, 12), 10.0))
+    mask.setSamplingRate(10.0)
+    refine.maskSource.set(2)
+    refine.inputMask.set(mask)
+    assert "another box" in one_error(refine)
+
+
+def test_suspicious_settings_are_warned_of(refine) -> None:
+    refine.priorThirdAngle.set(1.0)
+    refine.sameReference.set(True)
+    assert len(refine._warnings()) == 2
+
+
+def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
+    protocol = with_inputs(ProtPypCsprFilter(), made, tmp_path)
+    protocol.byScore.set(2)
+    assert "Nothing to filter by" in one_error(protocol)
+    protocol.minProjections.set(3)
+    assert protocol._validate() == []
+
+
+def test_threads_are_shared_among_chunks(refine) -> None:
+    refine.numberOfThreads.set(7)
+    assert refine._machine(1) == ["--processes", 2, "--threads", 3, "--memory", 0.0]
+    assert refine._machine(2) == ["--processes", 1, "--threads", 7, "--memory", 0.0]
+    refine.processes.set(7)
+    assert refine._machine(1)[:4] == ["--processes", 7, "--threads", 1]
+
+
+def test_volumes_are_resampled_about_their_centre(tmp_path) -> None:
+    """A ball off the centre stays where it is, in angstrom, on another grid."""
+    z, y, x = (np.mgrid[:40, :40, :40] - 20) * 3.0
+    ball = np.exp(-((x - 12.0) ** 2 + (y + 6.0) ** 2 + (z - 9.0) ** 2) / 2 / 10.0**2).astype(np.float32)
+    write_map(tmp_path / "in.mrc", ball, 1.0)  # a header that says nothing: the set's sampling rate counts
+    volume = Volume()
+    volume.setFileName(str(tmp_path / "in.mrc:mrc"))
+    volume.setSamplingRate(3.0)
+    assert volumes.write_volume(volume, str(tmp_path / "same.mrc")) == (40, 3.0)
+    same, pixel = read_map(tmp_path / "same.mrc")
+    assert pixel == pytest.approx(3.0)
+    np.testing.assert_array_equal(same, ball)
+    assert volumes.write_volume(volume, str(tmp_path / "out.mrc"), 24, 5.0) == (24, 5.0)
+    made, pixel = read_map(tmp_path / "out.mrc")
+    z, y, x = (np.mgrid[:24, :24, :24] - 12) * 5.0
+    wanted = np.exp(-((x - 12.0) ** 2 + (y + 6.0) ** 2 + (z - 9.0) ** 2) / 2 / 10.0**2)
+    assert pixel == pytest.approx(5.0)
+    np.testing.assert_allclose(made, wanted, atol=0.02)
+    mask = volumes.resample(soft_sphere(40, 10.0, 3.0), 3.0, 24, 5.0, mask=True)
+    assert mask.min() == 0.0
+    assert mask.max() == 1.0
+    assert mask.sum() * 125 == pytest.approx(soft_sphere(40, 10.0, 3.0).sum() * 27, rel=0.02)
+
+
+def test_a_reference_that_is_no_cube_is_refused(tmp_path) -> None:
+    volume = Volume()
+    volume.setFileName(write_image(tmp_path / "flat.mrc", (4, 8, 8), 3.0))
+    volume.setSamplingRate(3.0)
+    with pytest.raises(InputError, match="must be a cube"):
+        volumes.write_volume(volume, str(tmp_path / "out.mrc"))
