@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import sys
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from pwem.protocols import EMProtocol
 from pyworkflow import BETA
@@ -34,25 +34,27 @@ class ProtPypCsprBase(EMProtocol, ProtTomoBase):
     _citationKeys = ("Bartesaghi2018", "Liu2023")
     stepsExecutionMode = STEPS_SERIAL
 
-    def runEngine(self, *arguments: Any, output: str = "") -> None:
-        """Run a command of the engine as a job, its standard output to the file ``output`` if named.
+    def runEngine(self, *arguments: Any, output: str = "", log: str = "", threads: int = 1) -> None:
+        """Run a command of the engine as a job of ``threads`` threads.
+
+        Its standard output goes to the file ``output``, and what it says on the way to the file ``log``, if these are named.
 
         Raises RuntimeError with the engine's own one-line message where it fails. A job of a queue that fails looks as one
         that does not: callers must look for its results.
         """
         command = "-m pyp_cspr.engine.cli " + " ".join(shlex.quote(str(one)) for one in arguments)
-        if output:
-            command += f" > {shlex.quote(output)}"
+        command += f" > {shlex.quote(output)}" if output else ""
+        command += f" 2> {shlex.quote(log)}" if log else ""
         try:
-            self.runJob(sys.executable, command, numberOfMpi=1)
+            self.runJob(sys.executable, command, numberOfMpi=1, numberOfThreads=threads)
         except Exception as error:  # noqa: BLE001 - whatever the host's executor raises
-            raise RuntimeError(self.lastError() or str(error)) from None
+            raise RuntimeError(self.lastError(log) or str(error)) from None
 
-    def lastError(self) -> str:
-        """The last error line that the engine wrote to the logs, or nothing."""
-        for log in (self.getStderrLog(), self.getStdoutLog()):
-            if log and os.path.exists(log):
-                with open(log, errors="replace", encoding="utf-8") as stream:
+    def lastError(self, log: str = "") -> str:
+        """The last error line that the engine wrote to the file ``log``, or to the protocol's logs, or nothing."""
+        for path in (log,) if log else (self.getStderrLog(), self.getStdoutLog()):
+            if path and os.path.exists(path):
+                with open(path, errors="replace", encoding="utf-8") as stream:
                     lines = [line.strip() for line in stream if "cspr " in line and ": error: " in line]
                 if lines:
                     return lines[-1]
@@ -155,16 +157,19 @@ class ProtPypCsprParticles(ProtPypCsprBase):
     def _addParallel(self, form: Any) -> None:
         """Parameters of ``_machine``; the last section of a form."""
         form.addSection(label="Resources")
-        form.addParam("tasksPerChunk", params.IntParam, default=1, label="Tilt series per chunk",
-                      help="A chunk is what one process works on, and what a stopped run repeats at most. 1 is right unless "
-                           "there are hundreds of small tilt series.")
+        self._addChunks(form)
         form.addParam("processes", params.IntParam, default=0, expertLevel=params.LEVEL_ADVANCED,
                       label="Chunks at a time (0: choose)",
                       help="How many chunks are worked on at once; the threads are shared among them.")
+        form.addParallelSection(threads=4, mpi=0)
+
+    def _addChunks(self, form: Any) -> None:
+        form.addParam("tasksPerChunk", params.IntParam, default=1, label="Tilt series per chunk",
+                      help="A chunk is what one process works on, and what a stopped run repeats at most. 1 is right unless "
+                           "there are hundreds of small tilt series.")
         form.addParam("memory", params.FloatParam, default=0.0, expertLevel=params.LEVEL_ADVANCED,
                       label="Memory for projections (GB, 0: choose)",
                       help="Of all processes together. 0 takes half of what is free.")
-        form.addParallelSection(threads=4, mpi=0)
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
@@ -186,15 +191,22 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         if series.ctfCorrected():
             errors.append("The CTF of the tilt series is corrected already: take the series without correction.")
         if not errors:
-            label = SubTomogram.COORD_VOL_NAME_FIELD
-            picked = {row[label] for row in particles.aggregate(["count"], label, [label])}  # as tomo's getTomograms
-            if not picked & set(series.getTSIds()) & set(ctfs.getTSIds()):
+            if not self._commonSeries():
                 errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ.")
         if self.tasksPerChunk.get() < 1:
             errors.append("Tilt series per chunk: must be 1 or above.")
-        if self.processes.get() < 0 or self.memory.get() < 0:
-            errors.append("Chunks at a time and memory: must be 0 or above.")
+        if self.memory.get() < 0:
+            errors.append("Memory: must be 0 or above.")
+        if hasattr(self, "processes") and self.processes.get() < 0:
+            errors.append("Chunks at a time: must be 0 or above.")
         return errors
+
+    def _commonSeries(self) -> Set[str]:
+        """Tilt series that have CTFs and particles."""
+        label = SubTomogram.COORD_VOL_NAME_FIELD
+        rows = self.inputParticles.get().aggregate(["count"], label, [label])  # as tomo's getTomograms
+        names = {row[label] for row in rows}
+        return names & set(self.inputTiltSeries.get().getTSIds()) & set(self.inputCTFs.get().getTSIds())
 
     def _validateGrid(self, box: int, pixel: float) -> List[str]:
         """A sentence where a map of ``box`` voxels of ``pixel`` angstrom does not fit the tilt images."""

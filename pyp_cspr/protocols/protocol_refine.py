@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 from enum import Enum
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from pwem.objects import SetOfFSCs
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
+from pyworkflow.protocol.constants import STEPS_PARALLEL
 from tomo.objects import AverageSubTomogram, SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
 
 from ..engine.errors import InputError
 from ..engine.io.config import write_toml
 from ..engine.model.settings import of_iteration
-from ..engine.pipeline.store import read_rows
+from ..engine.model.task import ChunkTask
+from ..engine.pipeline.store import RunStore, read_json, read_rows
 from . import form as rows
 from .adapters import to_sets
 from .adapters.volumes import write_volume
@@ -24,6 +28,8 @@ from .base import ProtPypCsprParticles
 
 MASKS = ("automatic, from the map", "none", "a given mask")
 GIVEN_MASK = 2
+DISPATCH = ("one job for all", "a job for each chunk")
+ONE_JOB = 0
 SURE = 3.0  # standard deviations: then the hand of the data is not as given
 
 
@@ -49,6 +55,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
 
     _label = "refine tilt series"
     _possibleOutputs = RefineOutputs
+    stepsExecutionMode = STEPS_PARALLEL
 
     # --- form ---------------------------------------------------------------------------------------------------------
 
@@ -78,7 +85,17 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         form.addParam("mapPixel", params.FloatParam, default=0.0, label="Pixel of the map (A, 0: the reference's)",
                       help="Not finer than the tilt images. The reference is resampled.")
         rows.add_rows(form, rows.RECONSTRUCTION)
-        self._addParallel(form)
+        form.addSection(label="Resources")
+        form.addParam("dispatch", params.EnumParam, choices=list(DISPATCH), default=ONE_JOB,
+                      label="How to run",
+                      help="One job is the fastest on one machine. A job for each chunk is for a cluster whose queue takes the "
+                           "jobs of this protocol one by one: then each tilt series is refined by a job of its own, in each "
+                           "iteration.")
+        form.addParam("retries", params.IntParam, default=2, expertLevel=params.LEVEL_ADVANCED,
+                      condition=f"dispatch!={ONE_JOB}", label="Tries after a failed job",
+                      help="Of one chunk, before the run stops.")
+        self._addChunks(form)
+        form.addParallelSection(threads=3, mpi=0, binThreads=2, binThreadsHelp="Threads of each chunk's process or job.")
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -89,9 +106,27 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                                  self.mapBox.get(), self.mapPixel.get(), needsGPU=False)
         if self.checkHand.get():
             self._insertFunctionStep(self.checkHandStep, self._hand(), needsGPU=False)
-        self._insertFunctionStep(self.refineStep, self._values(), self.iterations.get(), self.tasksPerChunk.get(),
-                                 self.maskSource.get(), needsGPU=False)
-        self._insertFunctionStep(self.createOutputStep, self.iterations.get(), needsGPU=False)
+        request = (self._values(), self.iterations.get(), self.tasksPerChunk.get(), self.maskSource.get())
+        before = [len(self._steps)]
+        if self.dispatch.get() == ONE_JOB:
+            before = [self._insertFunctionStep(self.refineStep, *request, prerequisites=before, needsGPU=False)]
+        else:
+            before = self._insertChunks(request, before)
+        self._insertFunctionStep(self.createOutputStep, self.iterations.get(), prerequisites=before, needsGPU=False)
+
+    def _insertChunks(self, request: Tuple, before: List[int]) -> List[int]:
+        """Steps plan -> chunks -> plan -> ...; a plan merges the chunks before it. Returns what the output waits for."""
+        for iteration in range(self.iterations.get() + 1):
+            plan = self._insertFunctionStep(self.planStep, iteration, *request, prerequisites=before, needsGPU=False)
+            before = [
+                self._insertFunctionStep(self.chunkStep, iteration, chunk, prerequisites=[plan], needsGPU=False)
+                for chunk in range(self._chunkCount())
+            ]
+        last = self.iterations.get() + 1
+        return [self._insertFunctionStep(self.planStep, last, *request, prerequisites=before, needsGPU=False)]
+
+    def _chunkCount(self) -> int:
+        return math.ceil(len(self._commonSeries()) / max(1, self.tasksPerChunk.get()))
 
     def _values(self) -> Dict[str, Any]:
         return rows.values_of(self, rows.WHAT + rows.RESOLUTION + rows.RECONSTRUCTION)
@@ -114,7 +149,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         """Stop where another hand fits the data clearly better."""
         result = str(self._getExtraPath("check.json"))
         self.runEngine("check", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--threads",
-                       self.numberOfThreads.get(), "--json", output=result)
+                       self._jobThreads(), "--json", output=result, threads=self._jobThreads())
         signs = self.readResult(result)["signs"]
         given = next(one for one in signs if one["tilt_sign"] > 0 and one["hand"] > 0 and not one["mirrored_reference"])
         best = signs[0]
@@ -126,23 +161,90 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                                f"{given['score']:.2f} as given, {given['sigmas']:.1f} standard errors. Change it, or turn off "
                                "'Check the hand first?'.")
 
-    def refineStep(self, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> None:
-        """One job of the engine, which goes on where it was if it was stopped."""
+    def _options(self, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> List[Any]:
+        """The engine's command line; what another request left in the run folder is removed."""
         grid = self.readResult(str(self._getExtraPath("grid.json")))
         request: Dict[str, Any] = {"settings": dict(values, **grid), "mask": mask, "tasks_per_chunk": tasks_per_chunk}
         settings, asked = str(self._getExtraPath("settings.toml")), str(self._getExtraPath("request.json"))
         write_toml(settings, request["settings"])
-        same = os.path.exists(asked) and self.readResult(asked) == request
+        if not os.path.exists(asked) or self.readResult(asked) != request:
+            shutil.rmtree(self._folder(), ignore_errors=True)
         with open(asked, "w", encoding="utf-8") as stream:
             json.dump(request, stream)
-        summary = os.path.join(self._folder(), "summary.json")
-        if os.path.exists(summary):
-            os.remove(summary)  # of fewer or more iterations
         source = self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask]
         options = ["--mask", source, "--iterations", iterations, "--settings", settings, "--tasks-per-chunk", tasks_per_chunk]
-        self.runEngine("refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--out",
-                       self._folder(), *options, *self._machine(tasks_per_chunk), *([] if same else ["--overwrite"]))
-        self.readResult(summary)
+        data = ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--out", self._folder()]
+        return data + options
+
+    def _summaryFile(self) -> str:
+        return os.path.join(self._folder(), "summary.json")
+
+    def _removeSummary(self) -> None:
+        if os.path.exists(self._summaryFile()):
+            os.remove(self._summaryFile())  # of fewer or more iterations: a job that fails must not look as if it had not
+
+    def refineStep(self, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> None:
+        """One job of the engine, which goes on where it was if it was stopped."""
+        self._removeSummary()
+        options = self._options(values, iterations, tasks_per_chunk, mask)
+        self.runEngine(*options, *self._machine(tasks_per_chunk), threads=self._concurrency() * self._jobThreads())
+        self.readResult(self._summaryFile())
+
+    def _planFile(self, iteration: int) -> str:
+        return str(self._getExtraPath(f"plan_{iteration:03d}.json"))
+
+    def planStep(self, iteration: int, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> None:
+        """Merge the chunks of the iteration before, and plan this one; nothing is left to do where the run has converged."""
+        path = self._planFile(iteration)
+        if iteration and "tasks" not in self.readResult(self._planFile(iteration - 1)):
+            shutil.copyfile(self._planFile(iteration - 1), path)
+            return
+        self._removeSummary()
+        if os.path.exists(path):
+            os.remove(path)
+        options = self._options(values, iterations, tasks_per_chunk, mask) + ["--chunks-elsewhere", "--json"]
+        machine = ["--processes", 1, "--threads", self._jobThreads(), "--memory", self.memory.get()]
+        self.runEngine(*options, *machine, output=path, threads=self._jobThreads())
+        result = self.readResult(path)
+        if "tasks" not in result:
+            self.readResult(self._summaryFile())
+        elif result["iteration"] != iteration:
+            raise RuntimeError(f"iteration {result['iteration']} has chunks that are not done: {', '.join(result['tasks'])}")
+
+    def chunkStep(self, iteration: int, chunk: int) -> None:
+        """One job of the engine for one chunk, tried again where it leaves no whole result; a finished one is kept."""
+        planned = self.readResult(self._planFile(iteration))
+        if "tasks" not in planned:
+            return  # converged before
+        store = RunStore(os.path.join(self._folder(), "iterations", f"{iteration:03d}"))
+        if chunk >= len(store.task_paths()):
+            return
+        task = ChunkTask.from_dict(read_json(store.task_path(chunk)), str(store.task_path(chunk)))
+        log = str(self._getLogsPath(f"iteration_{iteration:03d}_chunk_{chunk:04d}.log"))
+        reason, tries = "", 1 + max(0, self.retries.get())
+        memory = self.memory.get() / self._concurrency()
+        for _ in range(tries):
+            if store.manifest(task) is not None:
+                return
+            try:
+                self.runEngine("chunk", store.task_path(chunk), "--threads", self._jobThreads(), "--memory", memory, log=log,
+                               threads=self._jobThreads())
+            except RuntimeError as error:
+                reason = str(error)
+        if store.manifest(task) is None:
+            reason = reason or self.lastError(log) or "its job ended without a result (killed, cancelled or out of time)"
+            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed {tries} times: "
+                               f"{reason}; its log: {log}. Continue the run when the cause is gone: what is done is kept.")
+
+    def _concurrency(self) -> int:
+        """Jobs at a time: one of the host's threads is the master's."""
+        return max(1, self.numberOfThreads.get() - 1)
+
+    def _jobThreads(self) -> int:
+        return max(1, self.binThreads.get())
+
+    def _machine(self, tasks_per_chunk: int) -> List[Any]:
+        return ["--processes", self._concurrency(), "--threads", self._jobThreads(), "--memory", self.memory.get()]
 
     def createOutputStep(self, iterations: int) -> None:
         """The sets of the refined data."""
@@ -180,6 +282,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         errors = self._validateInput()
         if self.iterations.get() < 0:
             errors.append("Iterations: must be 0 or above.")
+        if self.retries.get() < 0:
+            errors.append("Tries after a failed job: must be 0 or above.")
         try:
             values = self._values()
             values.update(box=self.mapBox.get(), pixel=self.mapPixel.get())
@@ -215,10 +319,9 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         return warnings
 
     def _summary(self) -> List[str]:
-        summary = os.path.join(self._folder(), "summary.json")
-        if not os.path.exists(summary):
+        if not os.path.exists(self._summaryFile()):
             return ["Not ready yet."]
-        result = self.readResult(summary)
+        result = self.readResult(self._summaryFile())
         resolution = result["resolution_0143"]
         lines = [self._counts(result),
                  f"Resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'} "

@@ -37,6 +37,9 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pixel", type=float, metavar="A", help="pixel of the map (as the data say)")
     group = parser.add_argument_group("run")
     group.add_argument("--tasks-per-chunk", type=int, default=1, metavar="N", help="series in a chunk (%(default)s)")
+    group.add_argument("--chunks-elsewhere", action="store_true",
+                       help="run no chunk: merge those that are done, plan the next iteration, and print the tasks to be run "
+                            "with `cspr chunk` before the next call")
     group.add_argument("--overwrite", action="store_true", help="replace another run in RUN")
     group.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     add_machine(parser)
@@ -82,9 +85,12 @@ def main(args: argparse.Namespace) -> int:
     values = values_of(args)
     check_machine(args.processes, args.threads, args.memory)
     summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
-                     args.processes, args.threads, args.memory, args.overwrite, args.report, _bar)
+                     args.processes, args.threads, args.memory, args.overwrite, args.report, _bar, args.chunks_elsewhere)
     if args.json:
         print_json(summary)
+        return 0
+    if "tasks" in summary:
+        print("\n".join(summary["tasks"]))
         return 0
     print("iteration  limit/A resolution/A turned/deg  moved/A sigma/deg  score")
     for entry in summary["iterations"]:

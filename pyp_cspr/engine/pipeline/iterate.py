@@ -78,11 +78,16 @@ def refine(
     overwrite: bool = False,
     report: bool = True,
     bar: Optional[Bar] = None,
+    chunks_elsewhere: bool = False,
 ) -> Dict[str, Any]:
     """Refine poses and tilt geometry of a data set against a map; returns the summary. Called again, it resumes.
 
     ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none" or a map. The other
     arguments as in ``reconstruct``.
+
+    With ``chunks_elsewhere`` chunks are left to others: where some of an iteration are not done, what is returned is
+    ``{"iteration": i, "tasks": [their task files]}``. Called again when they are done, it merges them and plans the next
+    iteration, until it returns the summary.
     """
     start = time.perf_counter()
     check_tasks_per_chunk(tasks_per_chunk)
@@ -113,6 +118,9 @@ def refine(
                 maps = references(run, iteration, volume, given_mask, mask, grid)
                 plan_dataset(store, read_rows(previous.result_path), grid, run.settings(iteration), data, tasks_per_chunk,
                              resolution=limit, references=maps)
+            waiting = store.unfinished() if chunks_elsewhere else []
+            if waiting:
+                return {"iteration": iteration, "tasks": [str(path) for path in waiting]}
             _run(store, machine, bar, f"iteration {iteration}", report)
         summary = _describe_change(run, iteration)
         history.append(summary)

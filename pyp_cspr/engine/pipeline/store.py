@@ -200,6 +200,11 @@ class RunStore:
                 return None
         return manifest
 
+    def unfinished(self) -> List[Path]:
+        """Task files of the plan's chunks that are not done, or not whole."""
+        paths = self.task_paths()
+        return [path for path in paths if self.manifest(ChunkTask.from_dict(read_json(path), str(path))) is None]
+
     def write_chunk(
         self,
         task: ChunkTask,

@@ -74,6 +74,11 @@ def main(folder: str) -> None:
                                         priorDefocus=500.0, numberOfThreads=1), sample, "subTomograms")
     point(refine, "inputReference", sample, "reference")
     launch(project, refine)
+    chunks = inputs(project.newProtocol(ProtPypCsprRefine, objLabel="chunks", iterations=2, resolution="40 30",
+                                        priorDefocus=500.0, numberOfThreads=3, binThreads=1, dispatch=1, checkHand=False),
+                    sample, "subTomograms")
+    point(chunks, "inputReference", sample, "reference")
+    launch(project, chunks)
     rest = inputs(project.newProtocol(ProtPypCsprFilter, objLabel="filter", byScore=2, minProjections=5, distance=60.0,
                                       numberOfThreads=1), refine, "particles", refine)
     launch(project, rest)
@@ -81,7 +86,8 @@ def main(folder: str) -> None:
                                        numberOfThreads=1), refine, "particles", refine)
     launch(project, again)
     result: Dict[str, Any] = {"project": project.path}
-    for name, protocol in (("sample", sample), ("refine", refine), ("filter", rest), ("reconstruct", again)):
+    runs = {"sample": sample, "refine": refine, "chunks": chunks, "filter": rest, "reconstruct": again}
+    for name, protocol in runs.items():
         result[name] = {
             "folder": os.path.join(project.path, protocol.getWorkingDir()),
             "outputs": {key: str(value) for key, value in protocol.iterOutputAttributes()},

@@ -206,12 +206,16 @@ def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
     assert protocol._validate() == []
 
 
-def test_threads_are_shared_among_chunks(refine) -> None:
-    refine.numberOfThreads.set(7)
-    assert refine._machine(1) == ["--processes", 2, "--threads", 3, "--memory", 0.0]
-    assert refine._machine(2) == ["--processes", 1, "--threads", 7, "--memory", 0.0]
-    refine.processes.set(7)
-    assert refine._machine(1)[:4] == ["--processes", 7, "--threads", 1]
+def test_threads_are_shared_among_chunks(refine, made, tmp_path) -> None:
+    refine.numberOfThreads.set(5)  # one of the host's threads is the master's
+    refine.binThreads.set(3)
+    assert refine._machine(1) == ["--processes", 4, "--threads", 3, "--memory", 0.0]
+    protocol = with_inputs(ProtPypCsprReconstruct(), made, tmp_path)  # of steps one after the other
+    protocol.numberOfThreads.set(7)
+    assert protocol._machine(1) == ["--processes", 2, "--threads", 3, "--memory", 0.0]
+    assert protocol._machine(2) == ["--processes", 1, "--threads", 7, "--memory", 0.0]
+    protocol.processes.set(7)
+    assert protocol._machine(1)[:4] == ["--processes", 7, "--threads", 1]
 
 
 def test_volumes_are_resampled_about_their_centre(tmp_path) -> None:

@@ -48,6 +48,7 @@ def command(workflow):
 def test_outputs_of_every_protocol(workflow) -> None:
     assert sorted(workflow.sample["outputs"]) == ["coordinates", "ctfs", "reference", "subTomograms", "tiltSeries", "tomograms"]
     assert sorted(workflow.refine["outputs"]) == ["average", "coordinates", "ctfs", "fscs", "particles", "tiltSeries"]
+    assert sorted(workflow.chunks["outputs"]) == sorted(workflow.refine["outputs"])
     assert sorted(workflow.filter["outputs"]) == ["coordinates", "particles"]
     assert sorted(workflow.reconstruct["outputs"]) == ["average", "fscs"]
     assert workflow.refine["outputs"]["particles"].startswith("SubTomograms (16 items")
@@ -91,3 +92,15 @@ def test_the_refined_sets_hold_the_numbers_of_the_command(workflow, command) -> 
         wanted, same = read_map(command / f"{name}.mrc")
         assert pixel == same
         assert np.abs(found - wanted).max() < 1e-6 * np.abs(wanted).max()
+
+
+def test_a_job_for_each_chunk_gives_the_same(workflow) -> None:
+    """Plan, chunks and merge as steps of the host, two chunks at a time."""
+    one, other = (Path(getattr(workflow, name)["folder"]) / "extra" / "refine" for name in ("refine", "chunks"))
+    for name in ("map", "half1", "half2"):
+        np.testing.assert_array_equal(read_map(other / f"{name}.mrc")[0], read_map(one / f"{name}.mrc")[0])
+    before, after = read_rows(one / "result.npz"), read_rows(other / "result.npz")
+    for name in ("position", "rotation", "score"):
+        np.testing.assert_array_equal(after.particles[name], before.particles[name])
+    logs = sorted(path.name for path in (other.parent.parent / "logs").glob("iteration_*"))
+    assert logs == [f"iteration_{i:03d}_chunk_{k:04d}.log" for i in range(3) for k in range(2)]
