@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 HOME = Path(tempfile.mkdtemp(prefix="scipion-home-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 ROOT = Path(__file__).resolve().parents[3]
 HOSTS = "[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n"
 (HOME / "hosts.conf").write_text(HOSTS)
