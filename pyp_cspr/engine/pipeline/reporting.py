@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
@@ -59,7 +60,7 @@ def read_tables(store: RunStore, n_series: int) -> List[Dict[str, np.ndarray]]:
             for name in arrays.files:
                 row, column = name.split(".", 1)
                 tables[int(row)][column] = arrays[name]
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise CsprError(f"{path}: cannot be read ({error}); delete {store.folder} and run again") from None
     return tables
 
