@@ -56,7 +56,7 @@ def read_tables(store: RunStore, n_series: int) -> List[Dict[str, np.ndarray]]:
     path = store.refinement_path
     tables: List[Dict[str, np.ndarray]] = [{} for _ in range(n_series)]
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             for name in arrays.files:
                 row, column = name.split(".", 1)
                 tables[int(row)][column] = arrays[name]
