@@ -149,12 +149,12 @@ def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
 
 
 def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: MapGrid) -> float:
-    """Finest detail, angstrom, of an iteration: as set, or where the previous half maps' FSC falls to 0.143."""
+    """Finest detail, angstrom, of an iteration: as set, or as far as the previous half maps' FSC supports it."""
     finest = grid.field / grid.radius
     if settings.resolution:
         return max(settings.resolution, finest)
     # Half maps that do not correlate may seem to in the first few shells, by chance.
-    limit = min(before["resolution_0143"] or UNKNOWN_RESOLUTION, UNKNOWN_RESOLUTION)
+    limit = min(before["resolution_supported"] or UNKNOWN_RESOLUTION, UNKNOWN_RESOLUTION)
     if settings.search_cone or settings.search_shift:
         limit = min(limit, settings.search_resolution)  # what is searched cannot have been aligned to begin with
     return float(max(limit, finest))

@@ -129,7 +129,8 @@ def _search_rotations(
     return best
 
 
-MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift", "defocus", "astigmatism")
+MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift", "deformation", "defocus", "astigmatism",
+         "phase", "particle_defocus")
 
 
 def refinement_grid(grid: MapGrid, resolution: float) -> MapGrid:
@@ -199,7 +200,7 @@ def refine_one(
     """Refine one series of ``dataset`` in place."""
     fine = refinement_grid(grid, resolution)
     model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory)
-    start = geometry_of(dataset, series)
+    start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)
     options = solve_options(settings)
@@ -245,6 +246,12 @@ def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) ->
     if geometry.defocus.any():
         form = defocus_form(*dataset.exposures["defocus"][rows].T) + components_to_form(geometry.defocus)
         dataset.exposures["defocus"][rows] = form_to_defocus(form)
+    if geometry.grid >= 2:
+        dataset.series["deformation_grid"][series] = geometry.grid
+        columns = np.arange(2 * geometry.grid**2)
+        dataset.exposures["deformation"][rows[:, None], columns] = geometry.deformations.reshape(len(rows), -1)
+    dataset.exposures["phase_shift"][rows] += np.rad2deg(geometry.phase)
+    dataset.particles["defocus_offset"][particles] = geometry.particle_defocus
     dataset.particles["rotation"][particles] = geometry.poses
     dataset.particles["position"][particles] = geometry.positions
     seen = np.isfinite(score).any(axis=1)
@@ -255,8 +262,8 @@ def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) ->
             part = variance[:, solution.particle_layout.slices[mode]]
             dataset.particles["sigma"][particles, column] = unit * np.sqrt(part.mean(axis=1))
     variance = np.diagonal(solution.exposure_covariance, axis1=1, axis2=2)
-    columns = (("tilt_angle", [0], np.rad2deg(1.0)), ("axis_angle", [1], np.rad2deg(1.0)), ("shift", [2, 3], 1.0))
-    for mode, where, unit in columns:
+    modes = (("tilt_angle", [0], np.rad2deg(1.0)), ("axis_angle", [1], np.rad2deg(1.0)), ("shift", [2, 3], 1.0))
+    for mode, where, unit in modes:
         if mode in solution.exposure_layout.slices:
             part = variance[:, solution.exposure_layout.slices[mode]]
             dataset.exposures["sigma"][rows[:, None], where] = unit * np.sqrt(part)
