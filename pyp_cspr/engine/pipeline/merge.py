@@ -140,8 +140,8 @@ def supported_resolution(curve: NDArray, mask: NDArray, pixel: float, symmetry: 
     """Where the FSC falls to what half maps of noise may well reach, or to 0.143 if that is more, angstrom; None: at once.
 
     The FSC of noise has a standard deviation of 1 / sqrt(n), n the independent coefficients of the shell: its 2 pi k^2, times
-    the part of the box that the mask holds, over the order of the point group. Twice that is asked for, 0.8 at most. In low shells
-    0.143 is within the noise, and a refinement that goes that far would align noise with noise.
+    the part of the box that the mask holds, over the order of the point group. Twice that is asked for, 0.8 at most. In low
+    shells 0.143 is within the noise, and a refinement that goes that far would align noise with noise.
     """
     box = len(mask)
     shells = np.arange(len(curve))
