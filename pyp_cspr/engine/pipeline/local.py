@@ -39,7 +39,7 @@ def run_tasks(
         # A worker that was killed may have held a lock that the others wait for; what they leave half-done is done again.
         for process in multiprocessing.active_children():
             process.kill()
-        pool.shutdown(wait=False)
+        pool.shutdown()  # all are dead, so it takes no time; not waiting, Python 3.8 prints a traceback at exit
         raise
     # Nothing is left to do, so this takes no time; without waiting, Python 3.8 leaves workers that its exit then waits for.
     pool.shutdown()
