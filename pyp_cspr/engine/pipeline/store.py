@@ -105,7 +105,7 @@ def read_rows(path: Path) -> Dataset:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             series, exposures, particles = (
-                Table(schema, {column.name: arrays[f"{kind}.{column.name}"] for column in schema})
+                Table(schema, {c.name: arrays[f"{kind}.{c.name}"] for c in schema if f"{kind}.{c.name}" in arrays.files})
                 for kind, schema in (("series", SERIES), ("exposures", EXPOSURES), ("particles", PARTICLES))
             )
             extra = {name[6:]: arrays[name].tolist() for name in arrays.files if name.startswith("extra.")}
