@@ -96,7 +96,9 @@ class RefineSettings(ReconstructSettings):
     prior_particle_defocus: float = 0.0  # angstrom, particles; usual: 300
     hard_tolerances: bool = False  # keep every parameter in PYP's box about its start as well
     huber: float = 0.0  # projections that differ by more standard deviations than this lose weight; 0: none; usual: 4
-    exposure_weighting: bool = True  # reconstruct with the measured amplitude and noise of each exposure
+    # Exposures weigh by their measured amplitude and noise; by their mean scores over the data set, PYP's way, from iteration
+    # 2 on; or by the dose filter alone.
+    exposure_weighting: str = "measured"  # measured, score or dose
     search_shift: float = 0.0  # angstrom: particles' translations searched by correlation first; 0: no search
     search_cone: float = 0.0  # deg: rotations searched in this cone about the start; 180: all; 0: no search
     search_step: float = 0.0  # deg; 0: from the search's resolution
@@ -111,6 +113,8 @@ class RefineSettings(ReconstructSettings):
             raise InputError(f"{where}: resolution {self.resolution:g} and start_resolution {self.start_resolution:g} A; "
                              "they must be above 0 (resolution 0: automatic)")
 
+        if self.exposure_weighting not in ("measured", "score", "dose"):
+            raise InputError(f"{where}: exposure_weighting {self.exposure_weighting!r}; it must be measured, score or dose")
         if not 2 <= self.deformation_grid <= 4:
             raise InputError(f"{where}: deformation_grid {self.deformation_grid}; it must be from 2 to 4")
 

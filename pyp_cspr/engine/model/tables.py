@@ -58,6 +58,7 @@ EXPOSURES = (
     Column("defocus", "f8", (3,), "A, A, deg", "df_u, df_v, astigmatism angle at depth 0"),
     Column("phase_shift", "f8", (), "deg", "phase plate", 0.0),
     Column("scale", "f8", (), "", "signal amplitude relative to an undamaged thin specimen (rlnCtfScalefactor)", 1.0),
+    Column("score", "f8", (), "", "mean score of its acquisition order in the data set, 0 worst to 1 best; NaN: none", np.nan),
     Column("deformation", "f8", (2 * LARGEST_GRID**2,), "A", "shift x, y at each control value, by rows of the grid", 0.0),
     Column("sigma", "f8", (4,), "deg, deg, A, A", "uncertainty of tilt angle, axis angle, shift x, y; 0: not refined", 0.0),
     Column("enabled", "?", (), "", "False: an excluded view, kept but not used", True),

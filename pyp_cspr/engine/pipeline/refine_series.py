@@ -13,6 +13,7 @@ from ..core.ctf import defocus_form
 from ..core.ctf_refinement import components_to_form, form_to_defocus
 from ..core.projection import Reference
 from ..core.refinement import LocalEquations
+from ..core.weighting import score_weight
 from ..model.settings import RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
@@ -167,6 +168,20 @@ class ExposureWeights:
         last = max(1, len(measured) - 2)  # the outermost shell is only partly filled
         power = np.interp(k * self.field, np.arange(last), measured[:last])
         return np.minimum(amplitude, 4.0 * prior.max()), power
+
+
+@dataclass(frozen=True)
+class ScoreWeights:
+    """PYP's weights by the exposures' scores (``core.weighting.score_weight``), instead of the dose filter."""
+
+    scores: NDArray[np.float64]  # (E,) 0..1, NaN: not used
+
+    def of(self, exposure: int, prior: NDArray, crop_grid: CropGrid) -> Tuple[NDArray, NDArray]:
+        """(amplitude, noise power): the weight is 1 / power. The exponent counts frequencies in pixels of the images."""
+        k = np.arange(len(prior)) / crop_grid.field * crop_grid.pixel
+        score = self.scores[exposure]
+        weight = score_weight(k, float(score)) if np.isfinite(score) else np.zeros(len(k))
+        return np.ones(len(k)), 1.0 / np.maximum(weight, 1e-6)
 
 
 @dataclass

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from pyp_cspr.engine.cli import main
+from pyp_cspr.engine.core.weighting import score_weight
+from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.pipeline.iterate import set_exposure_scores
 from pyp_cspr.engine.sample.truth import read_truth
 
 
@@ -98,3 +101,37 @@ def test_defocus_offsets_of_particles_are_refined_and_used(clean, tmp_path) -> N
     (tmp_path / "data").symlink_to(clean)
     refine(wrong, tmp_path / "run", "prior_particle_defocus=500", "prior_tilt_angle=0", "prior_axis_angle=0", "prior_shift=0")
     assert np.abs(read_dataset(tmp_path / "run").particles["defocus_offset"]).max() < 40.0
+
+
+def test_scores_of_exposures_are_means_over_the_data_set(clean) -> None:
+    dataset = read_dataset(clean)
+    order = dataset.exposures["order"]
+    score = np.tile(100.0 - order, (len(dataset.particles), 1)).astype(float)
+    score[0, 3] = np.nan
+    set_exposure_scores(dataset, [{"score": score}])
+    np.testing.assert_allclose(dataset.exposures["score"], 1 - order / order.max(), atol=1e-12)
+    set_exposure_scores(dataset, [{}])
+    assert np.isnan(dataset.exposures["score"]).all()
+
+
+@pytest.mark.parametrize(
+    ("k", "score", "expected"),
+    [(0.1, 0.75, 0.70), (0.25, 0.75, 0.33), (0.5, 0.75, 0.0006), (0.1, 0.5, 0.29), (0.25, 0.5, 0.02), (0.3, 1.0, 1.0)],
+)
+def test_score_weights_are_those_of_pyp(k, score, expected) -> None:
+    """The table that PYP's formula gives with its defaults."""
+    assert score_weight(k, score) == pytest.approx(expected, abs=0.006)
+
+
+@pytest.mark.slow
+def test_score_weighting_changes_the_map_from_the_second_iteration_on(clean, tmp_path) -> None:
+    runs = {}
+    for weighting in ("score", "dose"):
+        out = tmp_path / weighting
+        command = ["refine", str(clean), "--reference", str(clean / "reference.mrc"), "--out", str(out), "--symmetry", "C3",
+                   "--iterations", "2", "--resolution", "12", "--no-report", "--processes", "1",
+                   "--set", f"exposure_weighting={weighting}"]
+        assert main(command) == 0
+        runs[weighting] = [read_map(out / "iterations" / f"00{i}" / "half1.mrc")[0] for i in (1, 2)]
+    np.testing.assert_array_equal(runs["score"][0], runs["dose"][0])
+    assert np.abs(runs["score"][1] - runs["dose"][1]).max() > 1e-3 * np.abs(runs["dose"][1]).max()

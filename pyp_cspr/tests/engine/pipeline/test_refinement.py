@@ -217,7 +217,7 @@ def test_order_of_particles_does_not_matter(sample, whole, tmp_path, random, hal
 def test_a_refined_run_is_again_a_data_set(sample, tmp_path) -> None:
     """Reconstructed, it gives the same map; refined again, it goes on from its poses."""
     first = tmp_path / "first"
-    refine(sample, first, "--iterations", "1", "--set", "exposure_weighting=false", *ONE)
+    refine(sample, first, "--iterations", "1", "--set", "exposure_weighting=dose", *ONE)
     assert main(["reconstruct", str(first), "--out", str(tmp_path / "again"), *QUICK, *ONE]) == 0
     assert_same_maps(first, tmp_path / "again", 1e-5)
     summary = refine(first, tmp_path / "second", "--reference", str(first / "map.mrc"), "--iterations", "1", *ONE)
