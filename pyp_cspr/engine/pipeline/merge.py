@@ -103,8 +103,8 @@ def add_sums(
     halves = []
     matrices = group_matrices(symmetry)
     for half in (1, 2):
-        total = Accumulator(grid.box, grid.padding, grid.radius)
-        for task in tasks:
+        total = store.read_sum(tasks[0].index, half, grid)
+        for task in tasks[1:]:
             total.add(store.read_sum(task.index, half, grid))
         if len(matrices) > 1:
             total.symmetrise(matrices, threads)
