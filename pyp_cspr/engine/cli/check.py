@@ -49,6 +49,14 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+SURE = 3.0  # sigma by which an answer must lead
+QUESTIONS = (
+    ("tilt_sign", 1, "negate the tilt angles", "the sign of the tilt angles"),
+    ("hand", 1, "reverse rlnTomoHand", "the hand of the defocus"),
+    ("mirrored_reference", False, "mirror the reference", "the hand of the reference"),
+)
+
+
 def print_survey(rows: List[Dict[str, Any]]) -> None:
     width = max(6, max(len(row["series"]) for row in rows))
     print(f"{'series':{width}}  tilts     range/deg  particles  projections  outside  pixel/A  box  dose/(e/A^2)  "
@@ -70,14 +78,14 @@ def print_signs(signs: List[Dict[str, Any]]) -> None:
         hand = "as given" if sign["hand"] > 0 else "reversed"
         mirror = "mirrored" if sign["mirrored_reference"] else "as given"
         print(f"{tilt:11}  {hand:12}  {mirror:9}  {sign['score']:6.2f}  {sign['sigmas']:.1f} sigma")
-    best, second = signs[0], signs[1]
-    advice = []
-    if best["tilt_sign"] < 0:
-        advice.append("negate the tilt angles")
-    if best["hand"] < 0:
-        advice.append("reverse rlnTomoHand")
-    if best["mirrored_reference"]:
-        advice.append("mirror the reference")
-    verdict = "the data are right as given" if not advice else "the data fit better if you " + " and ".join(advice)
-    sure = "" if second["sigmas"] >= 3 else f"; the next is only {second['sigmas']:.1f} sigma behind, so this is not sure"
-    print(f"best: {verdict}{sure}")
+    advice, open_questions = [], []
+    for name, given, change, question in QUESTIONS:
+        # How far behind the best is the best of those that answer this question otherwise?
+        lead = min(sign["sigmas"] for sign in signs if sign[name] != signs[0][name])
+        if lead < SURE:
+            open_questions.append(f"{question} ({lead:.1f} sigma)")
+        elif signs[0][name] != given:
+            advice.append(change)
+    print("best: " + ("the data fit better if you " + " and ".join(advice) if advice else "the data are right as given"))
+    if open_questions:
+        print("these data do not decide: " + ", ".join(open_questions))

@@ -35,8 +35,38 @@ def describe(store: RunStore) -> Dict[str, Any]:
     }
 
 
+def describe_refinement(store: RunStore) -> Dict[str, Any]:
+    """The same of a refinement: its plan, and every iteration that was begun."""
+    plan = read_json(store.folder / "refine.json")
+    iterations = [RunStore(path.parent) for path in sorted(store.folder.glob("iterations/*/run.json"))]
+    return dict(plan, run=str(store.folder), iterations=[describe(one) for one in iterations], summary=store.finished())
+
+
+def print_refinement(values: Dict[str, Any]) -> None:
+    print(f"run       {values['run']}")
+    print(f"data      {values['data']}")
+    print(f"reference {values['reference']}")
+    for number, one in enumerate(values["iterations"]):
+        finished = sum(chunk["finished"] for chunk in one["chunks"])
+        result = "not merged yet"
+        if one["summary"] is not None:
+            resolution = one["summary"]["resolution_0143"]
+            result = "no resolution" if resolution is None else f"{resolution:.2f} A"
+        print(f"iteration {number}: {finished} of {len(one['chunks'])} chunks finished, {result}")
+    summary = values["summary"]
+    print("result    not finished yet" if summary is None else f"result    {summary['reason']}")
+
+
 def main(args: argparse.Namespace) -> int:
-    values = describe(RunStore(args.run_folder))
+    store = RunStore(args.run_folder)
+    if (store.folder / "refine.json").exists():
+        refinement = describe_refinement(store)
+        if args.json:
+            print_json(refinement)
+        else:
+            print_refinement(refinement)
+        return 0
+    values = describe(store)
     if args.json:
         print_json(values)
         return 0

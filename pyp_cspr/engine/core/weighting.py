@@ -30,6 +30,15 @@ def dose_amplitude(k: ArrayLike, dose_before: ArrayLike, dose: ArrayLike, voltag
     return np.where(positive, np.exp(-middle / (2.0 * critical)), 1.0)
 
 
+def score_weight(k: ArrayLike, score: float, fraction: float = 4.0, transition: float = 0.75) -> NDArray[np.float64]:
+    """PYP's weight of an exposure by its mean score: exp(-transition (1 - score^fraction)^4 exp(7.62 k)).
+
+    ``k`` in cycles for each pixel of the images; ``score`` from 0, the worst exposure, to 1, the best, whose weight is 1.
+    Defaults are PYP's reconstruct_dose_weighting_fraction and _transition.
+    """
+    return np.exp(-transition * (1.0 - score**fraction) ** 4 * np.exp(7.62 * np.asarray(k, dtype=np.float64)))
+
+
 def ctf_values(
     band: Band,
     field: float,

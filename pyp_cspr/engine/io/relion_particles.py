@@ -27,7 +27,7 @@ KNOWN_PARTICLE_COLUMNS = frozenset(
     + CORNER
     + ORIGINS
     + ("rlnTomoName", "rlnTomoParticleName", "rlnOpticsGroup", "rlnImageName", "rlnCtfImage", "rlnTomoVisibleFrames")
-    + ("rlnRandomSubset", "csprScore", "csprWeight")
+    + ("rlnRandomSubset", "csprScore", "csprWeight", "csprDefocusOffset")
 )
 
 
@@ -69,6 +69,7 @@ def read_particles(block: StarBlock, where: str, series: Table, exposures: Table
         "half": half,
         "score": _scores(block),
         "weight": block.floats("csprWeight", 1.0),
+        "defocus_offset": block.floats("csprDefocusOffset", 0.0),
         "extract_position": coordinate if stacks else np.zeros_like(coordinate),
     }
     if stacks:

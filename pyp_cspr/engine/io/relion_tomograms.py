@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..conventions import DARK_PARTICLES
 from ..core.geometry import tilt_to_matrix
 from ..errors import InputError
-from ..model.tables import EXPOSURES, SERIES, Table
+from ..model.tables import EXPOSURES, LARGEST_GRID, SERIES, Table
 from . import imod
 from .images import check_pixel
 from .mrc import open_stack
@@ -143,6 +143,8 @@ class _SeriesReader:
             "extract_rotation": np.zeros((count, 3, 3)),
             "extract_shift": np.zeros((count, 2)),
         }
+        if "csprDeformation" in tilts:
+            exposures["deformation"], series["deformation_grid"] = _deformations(tilts, f"series {name}")
         if tilts.has(*EXTRACTED):
             angles = [tilts.floats(label) for label in EXTRACTED]
             exposures["extract_rotation"] = tilt_to_matrix(*angles[:3])
@@ -282,3 +284,19 @@ def _doses(tilts: StarBlock, fraction: float) -> Tuple[NDArray[np.float64], NDAr
     dose = np.empty(count)
     dose[np.argsort(before, kind="stable")] = np.append(steps, np.median(steps))
     return before, dose, order
+
+
+def _deformations(tilts: StarBlock, where: str) -> Tuple[NDArray[np.float64], int]:
+    """(control values (n, most), grid) of csprDeformation: 2 grid^2 numbers in brackets for each tilt."""
+    rows = []
+    for text in tilts.texts("csprDeformation"):
+        try:
+            rows.append([float(part) for part in text.strip("[]").split(",")])
+        except ValueError:
+            raise InputError(f"{tilts.where}: {where}: csprDeformation {text[:40]!r} is not a list of numbers") from None
+    grid = int(round((len(rows[0]) / 2) ** 0.5)) if rows else 0
+    if any(len(row) != 2 * grid**2 for row in rows) or not 2 <= grid <= LARGEST_GRID:
+        raise InputError(f"{tilts.where}: {where}: csprDeformation must hold 2 n^2 numbers, n from 2 to {LARGEST_GRID}")
+    values = np.zeros((len(rows), 2 * LARGEST_GRID**2))
+    values[:, : 2 * grid**2] = rows
+    return values, grid

@@ -129,6 +129,8 @@ def _tilt_block(dataset: Dataset, row: int, root: str) -> StarBlock:
             rows = np.concatenate([rotation[:, axis], last[:, axis : axis + 1]], axis=1)
             columns[label] = ["[" + ",".join(_numbers(values)) + "]" for values in rows]
         columns["rlnTomoProjW"] = ["[0,0,0,1]"] * len(exposures)
+    if dataset.series["deformation_grid"][row] >= 2:
+        columns["csprDeformation"] = ["[" + ",".join(_numbers(v.ravel())) + "]" for v in dataset.deformations(row)]
     if not exposures["enabled"].all():
         columns["csprEnabled"] = _whole(exposures["enabled"])
     moved = (exposures["extract_rotation"] != rotation).any() or (exposures["extract_shift"] != shift).any()
@@ -197,6 +199,8 @@ def _particle_block(dataset: Dataset, groups: NDArray[np.int64], root: str) -> S
     columns["rlnTomoVisibleFrames"] = _visible_texts(dataset)
     if np.isfinite(particles["score"]).any():
         columns["csprScore"] = _numbers(particles["score"])
+    if particles["defocus_offset"].any():
+        columns["csprDefocusOffset"] = _numbers(particles["defocus_offset"])
     if (particles["weight"] != 1).any():
         columns["csprWeight"] = _numbers(particles["weight"])
     columns.update({name: values for name, values in dataset.extra.items() if name not in columns})

@@ -88,11 +88,17 @@ class RefineSettings(ReconstructSettings):
     prior_axis_angle: float = 1.0  # deg (csp_ToleranceMicrographTiltAxisAngles)
     prior_third_angle: float = 0.0  # deg
     prior_shift: float = 100.0  # angstrom (csp_ToleranceMicrographShifts)
+    prior_deformation: float = 0.0  # angstrom, of each control value of the exposures' deformation fields; usual: 20
+    deformation_grid: int = 2  # control values to a side, 2 to 4: the smooth form of PYP's regions (csp_Grid)
     prior_defocus: float = 0.0  # angstrom, exposures (csp_ToleranceMicrographDefocus1, Defocus2); usual: 750
     prior_astigmatism: float = 0.0  # angstrom, exposures, of its two components; usual: 300
+    prior_phase: float = 0.0  # deg, exposures with a phase plate; usual: 20
+    prior_particle_defocus: float = 0.0  # angstrom, particles; usual: 300
     hard_tolerances: bool = False  # keep every parameter in PYP's box about its start as well
     huber: float = 0.0  # projections that differ by more standard deviations than this lose weight; 0: none; usual: 4
-    exposure_weighting: bool = True  # reconstruct with the measured amplitude and noise of each exposure
+    # Exposures weigh by their measured amplitude and noise; by their mean scores over the data set, PYP's way, from iteration
+    # 2 on; or by the dose filter alone.
+    exposure_weighting: str = "measured"  # measured, score or dose
     search_shift: float = 0.0  # angstrom: particles' translations searched by correlation first; 0: no search
     search_cone: float = 0.0  # deg: rotations searched in this cone about the start; 180: all; 0: no search
     search_step: float = 0.0  # deg; 0: from the search's resolution
@@ -106,6 +112,11 @@ class RefineSettings(ReconstructSettings):
         if self.resolution < 0 or self.start_resolution <= 0:
             raise InputError(f"{where}: resolution {self.resolution:g} and start_resolution {self.start_resolution:g} A; "
                              "they must be above 0 (resolution 0: automatic)")
+
+        if self.exposure_weighting not in ("measured", "score", "dose"):
+            raise InputError(f"{where}: exposure_weighting {self.exposure_weighting!r}; it must be measured, score or dose")
+        if not 2 <= self.deformation_grid <= 4:
+            raise InputError(f"{where}: deformation_grid {self.deformation_grid}; it must be from 2 to 4")
 
     def reconstruction(self) -> ReconstructSettings:
         """The part that reconstruction knows."""

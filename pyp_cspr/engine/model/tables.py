@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import project
+from ..core.geometry import grid_weights, project
 from ..errors import InputError
 
 
@@ -27,6 +27,8 @@ class Column:
     default: Any = None  # None: the column must be given
 
 
+LARGEST_GRID = 4  # control values to a side of a deformation field
+
 SERIES = (
     Column("name", "U", (), "", "name, unique in the data set (rlnTomoName, tsId)"),
     Column("images", "U", (), "", "absolute path of the image stack; empty where each tilt has its own file or none is needed"),
@@ -40,6 +42,7 @@ SERIES = (
     Column("contrast", "f8", (), "", "factor that makes particles white: -1 raw, +1 extracted stacks", -1.0),
     Column("stack_pixel", "f8", (), "A", "pixel size of extracted stacks; 0 for raw images", 0.0),
     Column("stack_box", "i8", (), "pixel", "box of extracted stacks; 0 for raw images", 0),
+    Column("deformation_grid", "i8", (), "", "control values to a side of the exposures' deformation fields; 0: none", 0),
     Column("premultiplied", "?", (), "", "extracted stacks are already multiplied by their CTF", False),
 )
 
@@ -55,6 +58,8 @@ EXPOSURES = (
     Column("defocus", "f8", (3,), "A, A, deg", "df_u, df_v, astigmatism angle at depth 0"),
     Column("phase_shift", "f8", (), "deg", "phase plate", 0.0),
     Column("scale", "f8", (), "", "signal amplitude relative to an undamaged thin specimen (rlnCtfScalefactor)", 1.0),
+    Column("score", "f8", (), "", "mean score of its acquisition order in the data set, 0 worst to 1 best; NaN: none", np.nan),
+    Column("deformation", "f8", (2 * LARGEST_GRID**2,), "A", "shift x, y at each control value, by rows of the grid", 0.0),
     Column("sigma", "f8", (4,), "deg, deg, A, A", "uncertainty of tilt angle, axis angle, shift x, y; 0: not refined", 0.0),
     Column("enabled", "?", (), "", "False: an excluded view, kept but not used", True),
     # Where extracted stacks were cut from: a refined geometry does not move pixels that are already cut.
@@ -70,6 +75,7 @@ PARTICLES = (
     Column("half", "i8", (), "", "half-set 1 or 2; 0: not assigned yet", 0),
     Column("score", "f8", (), "", "mean score over projections, 0..100; NaN: none yet", np.nan),
     Column("sigma", "f8", (2,), "deg, A", "uncertainty of rotation and position, rms over axes; 0: not refined", 0.0),
+    Column("defocus_offset", "f8", (), "A", "of this particle against its exposures' defocus and its depth", 0.0),
     Column("weight", "f8", (), "", "weight in reconstructions", 1.0),
     Column("stack", "U", (), "", "absolute path of an extracted stack, or empty", ""),
     Column("extract_position", "f8", (3,), "A", "x_p at extraction of the stack", 0.0),
@@ -151,7 +157,23 @@ class Dataset:
         """u ``(particles, exposures, 2)`` and depth ``(particles, exposures)`` of a series, angstrom."""
         rows = self.exposures_of(series)
         position = self.particles["position"][self.particles_of(series)]
-        return project(self.exposures["rotation"][rows], self.exposures["shift"][rows], position[:, None, :])
+        u, depth = project(self.exposures["rotation"][rows], self.exposures["shift"][rows], position[:, None, :])
+        grid = int(self.series["deformation_grid"][series])
+        if grid >= 2:
+            weights = grid_weights(u - self.exposures["shift"][rows], self.field(series), grid)
+            u = u + np.einsum("peb,ebi->pei", weights, self.deformations(series))
+        return u, depth
+
+    def field(self, series: int) -> NDArray[np.float64]:
+        """Width and height of a series' images in angstrom; 1 where they are not known."""
+        size: NDArray[np.float64] = self.series["image_size"][series] * self.series["pixel"][series]
+        return np.where(size > 0, size, 1.0)
+
+    def deformations(self, series: int) -> NDArray[np.float64]:
+        """Control values of a series' exposures, ``(E, grid^2, 2)`` in angstrom."""
+        grid = int(self.series["deformation_grid"][series])
+        values = self.exposures["deformation"][self.exposures_of(series), : 2 * grid**2]
+        return values.reshape(len(values), grid**2, 2)
 
     def is_stacks(self, series: int) -> bool:
         """True where the series' particles bring extracted stacks."""

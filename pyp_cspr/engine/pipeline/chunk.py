@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, ChunkTask, MapGrid
 from .extract import CropGrid, ExposureView, source_pixel, stage
-from .refine_series import ExposureWeights, SeriesOutcome, refine_one, refinement_grid
+from .refine_series import ExposureWeights, ScoreWeights, SeriesOutcome, refine_one, refinement_grid
 from .resources import peak_memory
 from .store import RunStore, hash_array, hash_rows, read_json, read_rows
 
@@ -56,7 +56,7 @@ def run_chunk(
         if isinstance(settings, RefineSettings):
             outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory)
             outcomes.append(outcome)
-            weights = outcome.weights if settings.exposure_weighting else None
+            weights = chosen_weights(dataset, series, settings, outcome)
         images = open_images(dataset, series)
         _insert_series(dataset, series, images, settings, grid, sums, journal, threads, memory, progress, weights)
         journal.bytes_read += images.bytes_read
@@ -105,7 +105,7 @@ def _insert_series(
     threads: int,
     memory: int,
     progress: Progress,
-    weights: Optional[ExposureWeights] = None,
+    weights: Optional[Union[ExposureWeights, ScoreWeights]] = None,
 ) -> None:
     """Insert every used projection of a series, exposure by exposure, so that each image is read once."""
     crop_grid = CropGrid(source_pixel(dataset, series), grid)
@@ -145,6 +145,18 @@ def _insert_batch(
             accumulator.insert(half_data, half_weights, rotations[chosen], view.grid.band, view.grid.scale, view.threads)
             journal.n_projections += len(chosen)
     journal.n_outside += int((~good).sum())
+
+
+def chosen_weights(
+    dataset: Dataset, series: int, settings: RefineSettings, outcome: SeriesOutcome
+) -> Optional[Union[ExposureWeights, ScoreWeights]]:
+    """How the exposures of a refined series weigh in its map; None: by dose."""
+    if settings.exposure_weighting == "measured":
+        return outcome.weights
+    scores = dataset.exposures["score"][dataset.exposures_of(series)]
+    if settings.exposure_weighting == "score" and np.isfinite(scores).any():
+        return ScoreWeights(scores)
+    return None  # the first iteration has no scores yet
 
 
 def merge_journals(journals: List[Dict[str, Any]]) -> Dict[str, Any]:

@@ -86,10 +86,10 @@ class ExposureView:
         self.amplitude = self.prior if settings.dose_weighting else np.full(len(shells), scale)
         self.power = np.ones(len(shells))
 
-    def _defocus(self, depth: NDArray) -> NDArray:
+    def _defocus(self, particles: NDArray, depth: NDArray) -> NDArray:
         """(B, 3) quadratic forms of the projections' own defocus."""
         defocus_u, defocus_v, angle = self.dataset.exposures["defocus"][self.row]
-        moved = self.dataset.series["hand"][self.series] * depth
+        moved = self.dataset.series["hand"][self.series] * depth + self.dataset.particles["defocus_offset"][particles]
         return defocus_form(defocus_u + moved, defocus_v + moved, np.full(len(depth), angle))
 
     def place(self, particles: NDArray, u: NDArray) -> Tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -124,8 +124,9 @@ class ExposureView:
         coefficients, residual, inside = self.coefficients(particles, u)
         with stage(self.journal, "weigh"):
             weight = weigh(
-                coefficients, self.grid.band, self.grid.field, residual, self._defocus(depth), self._phases(len(depth)),
-                self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied, self.threads,
+                coefficients, self.grid.band, self.grid.field, residual, self._defocus(particles, depth),
+                self._phases(len(depth)), self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied,
+                self.threads,
             )
         return coefficients, weight, inside
 

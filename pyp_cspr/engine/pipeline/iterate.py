@@ -29,7 +29,7 @@ from .chunk import Progress
 from .local import run_tasks
 from .merge import merge_run
 from .plan import check_tasks_per_chunk, map_grid, plan_dataset, read_planned
-from .reporting import report_refinement
+from .reporting import read_tables, report_refinement
 from .resources import share_out
 from .store import RunStore, hash_array, read_json, read_rows, write_json
 
@@ -116,7 +116,10 @@ def refine(
                 previous = run.store(iteration - 1)
                 limit = resolution_limit(run.settings(iteration), run.summary(iteration - 1), grid)
                 maps = references(run, iteration, volume, given_mask, mask, grid)
-                plan_dataset(store, read_rows(previous.result_path), grid, run.settings(iteration), data, tasks_per_chunk,
+                rows = read_rows(previous.result_path)
+                if iteration > 1:
+                    set_exposure_scores(rows, read_tables(previous, len(rows.series)))
+                plan_dataset(store, rows, grid, run.settings(iteration), data, tasks_per_chunk,
                              resolution=limit, references=maps)
             waiting = store.unfinished() if chunks_elsewhere else []
             if waiting:
@@ -157,12 +160,12 @@ def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
 
 
 def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: MapGrid) -> float:
-    """Finest detail, angstrom, of an iteration: as set, or where the previous half maps' FSC falls to 0.143."""
+    """Finest detail, angstrom, of an iteration: as set, or as far as the previous half maps' FSC supports it."""
     finest = grid.field / grid.radius
     if settings.resolution:
         return max(settings.resolution, finest)
     # Half maps that do not correlate may seem to in the first few shells, by chance.
-    limit = min(before["resolution_0143"] or UNKNOWN_RESOLUTION, UNKNOWN_RESOLUTION)
+    limit = min(before["resolution_supported"] or UNKNOWN_RESOLUTION, UNKNOWN_RESOLUTION)
     if settings.search_cone or settings.search_shift:
         limit = min(limit, settings.search_resolution)  # what is searched cannot have been aligned to begin with
     return float(max(limit, finest))
@@ -244,6 +247,27 @@ def _describe_change(run: Refinement, iteration: int) -> Dict[str, Any]:
     entry["limit"] = run.store(iteration).plan()["resolution"]
     entry.update(changes(before, after))
     return entry
+
+
+def set_exposure_scores(dataset: Dataset, tables: List[Dict[str, NDArray]]) -> None:
+    """The mean score of each acquisition order over the whole data set, from 0 for the worst to 1 for the best, in place.
+
+    ``tables`` are those of refinement.npz, by series: ``score`` (P, E).
+    """
+    orders = dataset.exposures["order"]
+    total, count = np.zeros(orders.max() + 1), np.zeros(orders.max() + 1)
+    for series in range(len(dataset.series)):
+        score = tables[series].get("score")
+        if score is not None:
+            rows = dataset.exposures_of(series)
+            np.add.at(total, orders[rows], np.nansum(score, axis=0))
+            np.add.at(count, orders[rows], np.isfinite(score).sum(axis=0))
+    seen = count > 0
+    mean = np.full(len(total), np.nan)
+    mean[seen] = total[seen] / count[seen]
+    spread = np.ptp(mean[seen]) if seen.any() else 0.0
+    mean[seen] = (mean[seen] - mean[seen].min()) / spread if spread > 0 else 1.0
+    dataset.exposures["score"] = mean[orders]
 
 
 def changes(before: Dataset, after: Dataset) -> Dict[str, float]:

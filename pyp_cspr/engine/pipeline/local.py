@@ -39,9 +39,10 @@ def run_tasks(
         # A worker that was killed may have held a lock that the others wait for; what they leave half-done is done again.
         for process in multiprocessing.active_children():
             process.kill()
+        pool.shutdown()  # all are dead, so it takes no time; not waiting, Python 3.8 prints a traceback at exit
         raise
-    finally:
-        pool.shutdown(wait=False)
+    # Nothing is left to do, so this takes no time; without waiting, Python 3.8 leaves workers that its exit then waits for.
+    pool.shutdown()
     return [manifests[path] for path in paths]
 
 

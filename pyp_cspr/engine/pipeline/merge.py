@@ -7,9 +7,10 @@ import io
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..core.insertion import Accumulator
@@ -85,9 +86,10 @@ def merge_rows(store: RunStore, tasks: List[ChunkTask]) -> Dataset:
         part, outcomes = store.read_refined(task.index)
         for series, outcome in enumerate(outcomes):
             row = row_of[str(part.series["name"][series])]
-            for name in ("position", "rotation", "score", "sigma"):
+            dataset.series["deformation_grid"][row] = part.series["deformation_grid"][series]
+            for name in ("position", "rotation", "score", "sigma", "defocus_offset"):
                 dataset.particles[name][dataset.particles_of(row)] = part.particles[name][part.particles_of(series)]
-            for name in ("rotation", "shift", "defocus", "sigma"):
+            for name in ("rotation", "shift", "defocus", "phase_shift", "deformation", "sigma"):
                 dataset.exposures[name][dataset.exposures_of(row)] = part.exposures[name][part.exposures_of(series)]
             gathered.update({f"{row}.{name}": values for name, values in outcome.items()})
     write_atomic(store.refinement_path, lambda stream: np.savez(stream, **gathered))
@@ -101,8 +103,8 @@ def add_sums(
     halves = []
     matrices = group_matrices(symmetry)
     for half in (1, 2):
-        total = Accumulator(grid.box, grid.padding, grid.radius)
-        for task in tasks:
+        total = store.read_sum(tasks[0].index, half, grid)
+        for task in tasks[1:]:
             total.add(store.read_sum(task.index, half, grid))
         if len(matrices) > 1:
             total.symmetrise(matrices, threads)
@@ -134,6 +136,22 @@ def write_fsc(path: Path, curves: Dict[str, Any], field: float) -> int:
     return write_atomic(path, lambda stream: stream.write(text.getvalue().encode()))
 
 
+def supported_resolution(curve: NDArray, mask: NDArray, pixel: float, symmetry: str) -> Optional[float]:
+    """Where the FSC falls to what half maps of noise may well reach, or to 0.143 if that is more, angstrom; None: at once.
+
+    The FSC of noise has a standard deviation of 1 / sqrt(n), n the independent coefficients of the shell: its 2 pi k^2, times
+    the part of the box that the mask holds, over the order of the point group. Twice that is asked for, 0.8 at most. In low
+    shells 0.143 is within the noise, and a refinement that goes that far would align noise with noise.
+    """
+    box = len(mask)
+    shells = np.arange(len(curve))
+    independent = 2.0 * np.pi * shells**2 * float(mask.mean(dtype=np.float64)) / len(group_matrices(symmetry))
+    threshold = np.clip(2.0 / np.sqrt(np.maximum(independent, 1e-3)), 0.143, 0.8)
+    below = np.flatnonzero((curve < threshold) & (shells > 0))
+    last = int(below[0]) - 1 if len(below) else len(curve) - 1
+    return float(box * pixel / last) if last > 0 else None
+
+
 def _size_of_stars(folder: Path) -> int:
     return sum(path.stat().st_size for pattern in ("*.star", "tilt_series/*.star") for path in folder.glob(pattern))
 
@@ -144,6 +162,7 @@ def _summary(
     resolution = float(result.resolution_0143)
     return {
         "resolution_0143": resolution if np.isfinite(resolution) else None,
+        "resolution_supported": supported_resolution(result.curves["corrected"], result.mask, result.pixel, settings.symmetry),
         "n_series": len(dataset.series),
         "n_particles": len(dataset.particles),
         "n_projections": total["n_projections"],

@@ -13,6 +13,7 @@ from ..core.ctf import defocus_form
 from ..core.ctf_refinement import components_to_form, form_to_defocus
 from ..core.projection import Reference
 from ..core.refinement import LocalEquations
+from ..core.weighting import score_weight
 from ..model.settings import RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
@@ -129,7 +130,8 @@ def _search_rotations(
     return best
 
 
-MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift", "defocus", "astigmatism")
+MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift", "deformation", "defocus", "astigmatism",
+         "phase", "particle_defocus")
 
 
 def refinement_grid(grid: MapGrid, resolution: float) -> MapGrid:
@@ -168,6 +170,20 @@ class ExposureWeights:
         return np.minimum(amplitude, 4.0 * prior.max()), power
 
 
+@dataclass(frozen=True)
+class ScoreWeights:
+    """PYP's weights by the exposures' scores (``core.weighting.score_weight``), instead of the dose filter."""
+
+    scores: NDArray[np.float64]  # (E,) 0..1, NaN: not used
+
+    def of(self, exposure: int, prior: NDArray, crop_grid: CropGrid) -> Tuple[NDArray, NDArray]:
+        """(amplitude, noise power): the weight is 1 / power. The exponent counts frequencies in pixels of the images."""
+        k = np.arange(len(prior)) / crop_grid.field * crop_grid.pixel
+        score = self.scores[exposure]
+        weight = score_weight(k, float(score)) if np.isfinite(score) else np.zeros(len(k))
+        return np.ones(len(k)), 1.0 / np.maximum(weight, 1e-6)
+
+
 @dataclass
 class SeriesOutcome:
     """What the refinement of one series left besides the moved rows."""
@@ -199,7 +215,7 @@ def refine_one(
     """Refine one series of ``dataset`` in place."""
     fine = refinement_grid(grid, resolution)
     model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory)
-    start = geometry_of(dataset, series)
+    start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)
     options = solve_options(settings)
@@ -245,6 +261,12 @@ def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) ->
     if geometry.defocus.any():
         form = defocus_form(*dataset.exposures["defocus"][rows].T) + components_to_form(geometry.defocus)
         dataset.exposures["defocus"][rows] = form_to_defocus(form)
+    if geometry.grid >= 2:
+        dataset.series["deformation_grid"][series] = geometry.grid
+        columns = np.arange(2 * geometry.grid**2)
+        dataset.exposures["deformation"][rows[:, None], columns] = geometry.deformations.reshape(len(rows), -1)
+    dataset.exposures["phase_shift"][rows] += np.rad2deg(geometry.phase)
+    dataset.particles["defocus_offset"][particles] = geometry.particle_defocus
     dataset.particles["rotation"][particles] = geometry.poses
     dataset.particles["position"][particles] = geometry.positions
     seen = np.isfinite(score).any(axis=1)
@@ -255,8 +277,8 @@ def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) ->
             part = variance[:, solution.particle_layout.slices[mode]]
             dataset.particles["sigma"][particles, column] = unit * np.sqrt(part.mean(axis=1))
     variance = np.diagonal(solution.exposure_covariance, axis1=1, axis2=2)
-    columns = (("tilt_angle", [0], np.rad2deg(1.0)), ("axis_angle", [1], np.rad2deg(1.0)), ("shift", [2, 3], 1.0))
-    for mode, where, unit in columns:
+    modes = (("tilt_angle", [0], np.rad2deg(1.0)), ("axis_angle", [1], np.rad2deg(1.0)), ("shift", [2, 3], 1.0))
+    for mode, where, unit in modes:
         if mode in solution.exposure_layout.slices:
             part = variance[:, solution.exposure_layout.slices[mode]]
             dataset.exposures["sigma"][rows[:, None], where] = unit * np.sqrt(part)

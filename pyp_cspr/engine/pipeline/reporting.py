@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
@@ -55,11 +56,11 @@ def read_tables(store: RunStore, n_series: int) -> List[Dict[str, np.ndarray]]:
     path = store.refinement_path
     tables: List[Dict[str, np.ndarray]] = [{} for _ in range(n_series)]
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             for name in arrays.files:
                 row, column = name.split(".", 1)
                 tables[int(row)][column] = arrays[name]
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise CsprError(f"{path}: cannot be read ({error}); delete {store.folder} and run again") from None
     return tables
 

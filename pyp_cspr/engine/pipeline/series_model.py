@@ -310,12 +310,15 @@ class SeriesModel:
 
 
 def geometry_of(dataset: Dataset, series: int, grid: int = 0) -> SeriesGeometry:
-    """The present unknowns of a series."""
+    """The present unknowns of a series; ``grid`` of a deformation to be refined, where it has none of that size yet."""
     rows, particles = dataset.exposures_of(series), dataset.particles_of(series)
-    size = dataset.series["image_size"][series] * dataset.series["pixel"][series]
-    deformations = np.zeros((len(rows), grid * grid, 2))
+    has = int(dataset.series["deformation_grid"][series])
+    grid = grid or has
+    deformations = dataset.deformations(series) if grid == has else np.zeros((len(rows), grid * grid, 2))
+    width, height = dataset.field(series)
     return SeriesGeometry(
         dataset.exposures["rotation"][rows].copy(), dataset.exposures["shift"][rows].copy(),
         dataset.particles["rotation"][particles].copy(), dataset.particles["position"][particles].copy(),
-        (float(size[0]) or 1.0, float(size[1]) or 1.0), grid, deformations, float(dataset.series["hand"][series]),
+        (float(width), float(height)), grid, deformations.copy(), float(dataset.series["hand"][series]),
+        particle_defocus=dataset.particles["defocus_offset"][particles].copy(),
     )

@@ -103,9 +103,9 @@ def write_rows(path: Path, dataset: Dataset) -> int:
 def read_rows(path: Path) -> Dataset:
     """The data set of ``write_rows``. Raises CsprError where the file is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             series, exposures, particles = (
-                Table(schema, {column.name: arrays[f"{kind}.{column.name}"] for column in schema})
+                Table(schema, {c.name: arrays[f"{kind}.{c.name}"] for c in schema if f"{kind}.{c.name}" in arrays.files})
                 for kind, schema in (("series", SERIES), ("exposures", EXPOSURES), ("particles", PARTICLES))
             )
             extra = {name[6:]: arrays[name].tolist() for name in arrays.files if name.startswith("extra.")}
@@ -234,7 +234,7 @@ class RunStore:
     def read_sum(self, index: int, half: int, grid: MapGrid) -> Accumulator:
         path = self.chunk_folder(index) / f"half{half}.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return Accumulator.from_arrays(grid.box, grid.padding, grid.radius, arrays["numerator"], arrays["denominator"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise CsprError(f"{path}: a partial sum cannot be read ({error}); delete {path.parent} and run again") from None
@@ -245,7 +245,7 @@ class RunStore:
         dataset = read_rows(folder / "rows.npz")
         path = folder / "outcome.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 outcomes: List[Dict[str, np.ndarray]] = [{} for _ in range(len(dataset.series))]
                 for name in arrays.files:
                     number, column = name.split(".", 1)

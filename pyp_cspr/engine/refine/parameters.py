@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..core.ctf_refinement import DEFOCUS, PHASE
 from ..core.gauge import rotation_vectors
-from ..core.geometry import matrix_to_tilt, project, rotation_vector_to_matrix, rotation_x, rotation_y, rotation_z
+from ..core.geometry import grid_weights, matrix_to_tilt, project, rotation_vector_to_matrix, rotation_x, rotation_y, rotation_z
 
 LOCAL = 5  # wx, wy, wz, sx, sy: rotation about the microscope's axes in radians, shift in angstrom
 LOCAL_CTF = 9  # and mean defocus, the two components of astigmatism (angstrom), phase (radians)
@@ -76,12 +76,10 @@ class SeriesGeometry:
 
     def basis(self) -> NDArray[np.float64]:
         """Bilinear B-spline weights of the deformation grid at every projection, ``(P, E, grid^2)``."""
-        shape = (len(self.poses), len(self.tilts), -1)
         if self.grid < 2:
-            return np.zeros(shape[:2] + (0,))
-        (along_x, along_y), _ = self._hats()
-        product: NDArray[np.float64] = along_y[..., :, None] * along_x[..., None, :]
-        return product.reshape(shape)
+            return np.zeros((len(self.poses), len(self.tilts), 0))
+        seen, _ = self.undeformed()
+        return grid_weights(seen[..., :2], self.field_size, self.grid)
 
     def strain(self) -> NDArray[np.float64]:
         """How the deformation changes with (T_e x_p)_xy: ``(P, E, 2, 2)``, component, direction."""

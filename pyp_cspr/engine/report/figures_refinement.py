@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ..core.fsc import resolutions as shell_resolutions
@@ -101,10 +101,11 @@ def progress(history: Sequence[Dict[str, Any]]) -> Figure:
         right.plot(number, _numbers(history, sigma), linestyle=(0, (4, 2)), color=colour, linewidth=1.1,
                    label=f"known to ({label[-2]})")
     right.set_yscale("log")
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     right.legend(loc="best", fontsize=7.5)
     right.set_title("medians over particles", loc="right")
     for axes in (left, right):
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("iteration")
         axes.set_xlim(-0.3 if axes is left else 0.7, max(len(history) - 1, 1) + 0.3)
@@ -117,7 +118,6 @@ def _round_log_ticks(axes: Any, low: float, high: float) -> None:
     ticks = [step * 10.0**power for power in range(-1, 4) for step in steps if 0.93 * low <= step * 10.0**power <= 1.08 * high]
     axes.set_ylim(0.9 * low, 1.12 * high)
     axes.set_yticks(ticks[:: max(1, -(-len(ticks) // 8))])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
 
 

@@ -24,7 +24,8 @@ from ..model.tables import EXPOSURES, PARTICLES, SERIES, Column, Dataset, Table
 
 VERSION = 1
 PARTS = {(2,): ("X", "Y"), (3,): ("X", "Y", "Z"), (3, 3): ("Rot", "Tilt", "Psi")}
-LEFT_OUT = ("extract_rotation", "extract_shift", "extract_position", "stack", "score", "sigma")  # of stacks and refinements
+LEFT_OUT = ("extract_rotation", "extract_shift", "extract_position", "stack", "score", "sigma", "deformation", "defocus_offset",
+            "deformation_grid")  # of stacks and refinements
 
 PathLike = Union[str, "os.PathLike[str]"]
 

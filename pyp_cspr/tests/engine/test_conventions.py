@@ -353,14 +353,14 @@ def test_sentence_09_the_hosts_own_projection(random):
 
 
 def exposure_defocus(data: Dataset, exposure: int, depth) -> np.ndarray:
-    """Mean defocus in angstrom with which the pipeline weighs projections at ``depth``."""
+    """Mean defocus in angstrom with which the pipeline weighs the particles at ``depth``."""
     from pyp_cspr.engine.model.settings import ReconstructSettings
     from pyp_cspr.engine.model.task import ChunkJournal, MapGrid
     from pyp_cspr.engine.pipeline.extract import CropGrid, ExposureView
 
     grid = CropGrid(2.0, MapGrid(32, 2.0, 48, 15))
     view = ExposureView(data, 0, exposure, None, grid, ReconstructSettings(), ChunkJournal(), 1)  # type: ignore[arg-type]
-    form = view._defocus(np.asarray(depth, float))
+    form = view._defocus(np.arange(len(depth)), np.asarray(depth, float))
     return 0.5 * (form[:, 0] + form[:, 2])
 
 

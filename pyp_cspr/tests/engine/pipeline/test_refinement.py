@@ -20,9 +20,11 @@ from pyp_cspr.engine.core.fsc import fsc, resolution_at
 from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.io.star import read_star, write_star
+from pyp_cspr.engine.model.settings import RefineSettings
 from pyp_cspr.engine.model.task import MapGrid
 from pyp_cspr.engine.pipeline.compare import compare, read_run
 from pyp_cspr.engine.pipeline.iterate import converged, resolution_limit
+from pyp_cspr.engine.pipeline.merge import supported_resolution
 from pyp_cspr.engine.pipeline.store import read_rows
 from pyp_cspr.engine.sample.truth import read_truth
 
@@ -87,9 +89,9 @@ def test_poses_tilts_and_map_get_better(sample, whole) -> None:
     factors = {"rotation": 0.5, "position": 0.2, "projected": 0.15, "tilt": 0.5, "axis": 0.6, "shift": 0.2}
     for name, factor in factors.items():
         assert end[name]["rms"] < factor * start[name]["rms"], name
-    for name in ("view", "projected"):
-        assert 0.7 < result["bound"][name]["ratio"] < 1.5, name
-        assert 0.5 < result["bound"][name]["variance"] < 2.2, name
+    for name in ("view", "projected"):  # the half maps of 18 particles are noisy themselves, which the bound leaves out
+        assert 0.85 < result["bound"][name]["ratio"] < 1.8, (name, result["bound"][name])
+        assert 0.7 < result["bound"][name]["variance"] < 3.0, (name, result["bound"][name])
     reference, pixel = read_map(sample / "reference.mrc")
     mask = soft_mask(reference, pixel).values
     before, after = (
@@ -113,6 +115,11 @@ def test_what_a_refinement_leaves(sample, whole, capsys) -> None:
                 assert (arrays[f"{row}.{name}"] > 0).all()
             np.testing.assert_allclose(
                 np.nanmean(arrays[f"{row}.score"], axis=1), dataset.particles["score"][dataset.particles_of(row)], rtol=1e-6)
+    bounds = read_run(str(whole))[1]  # of whole errors; the table has the rms over three axes
+    table = read_rows(whole / "result.npz").particles["sigma"]
+    np.testing.assert_allclose(np.stack([bounds.rotation, bounds.position], axis=1) ** 2, 3 * table**2)
+    own = np.sqrt(np.mean(bounds.rotation**2))  # of a particle's rotation; its views add what the tilts do not know
+    assert 0.9 < np.sqrt(np.mean([np.mean(view**2) for view in bounds.view.values()])) / own < 1.1
     assert not list(whole.rglob("*.part"))
     assert not [path for path in whole.rglob("*") if path.suffix == ".mrcs"]
     capsys.readouterr()
@@ -210,7 +217,7 @@ def test_order_of_particles_does_not_matter(sample, whole, tmp_path, random, hal
 def test_a_refined_run_is_again_a_data_set(sample, tmp_path) -> None:
     """Reconstructed, it gives the same map; refined again, it goes on from its poses."""
     first = tmp_path / "first"
-    refine(sample, first, "--iterations", "1", "--set", "exposure_weighting=false", *ONE)
+    refine(sample, first, "--iterations", "1", "--set", "exposure_weighting=dose", *ONE)
     assert main(["reconstruct", str(first), "--out", str(tmp_path / "again"), *QUICK, *ONE]) == 0
     assert_same_maps(first, tmp_path / "again", 1e-5)
     summary = refine(first, tmp_path / "second", "--reference", str(first / "map.mrc"), "--iterations", "1", *ONE)
@@ -244,15 +251,26 @@ def test_convergence_needs_a_still_limit_and_still_poses() -> None:
 
 
 def test_the_limit_follows_the_fsc_between_60_a_and_the_grid() -> None:
-    from pyp_cspr.engine.model.settings import RefineSettings
-
     grid = MapGrid(32, 8.0, 48, 15)
     automatic = RefineSettings()
-    assert resolution_limit(automatic, {"resolution_0143": 25.0}, grid) == 25.0
-    assert resolution_limit(automatic, {"resolution_0143": None}, grid) == 60.0
-    assert resolution_limit(automatic, {"resolution_0143": 240.0}, grid) == 60.0  # a chance crossing in the first shells
-    assert resolution_limit(automatic, {"resolution_0143": 5.0}, grid) == pytest.approx(256 / 15)
-    assert resolution_limit(RefineSettings(resolution=30.0), {"resolution_0143": 25.0}, grid) == 30.0
+    assert resolution_limit(automatic, {"resolution_supported": 25.0}, grid) == 25.0
+    assert resolution_limit(automatic, {"resolution_supported": None}, grid) == 60.0
+    assert resolution_limit(automatic, {"resolution_supported": 240.0}, grid) == 60.0  # a chance crossing in the first shells
+    assert resolution_limit(automatic, {"resolution_supported": 5.0}, grid) == pytest.approx(256 / 15)
+    assert resolution_limit(RefineSettings(resolution=30.0), {"resolution_supported": 25.0}, grid) == 30.0
+
+
+def test_what_noise_may_reach_supports_nothing() -> None:
+    """A tenth of the box inside the mask: shell 3 has about 5 independent coefficients, so noise may reach 0.8."""
+    mask = np.zeros((32, 32, 32), np.float32)
+    mask[:, :, :3] = 1.0
+    curve = np.where(np.arange(17) < 9, 0.5, 0.0)
+    assert supported_resolution(curve, mask, 8.0, "C1") is None
+    curve[:6] = 0.9
+    assert supported_resolution(curve, mask, 8.0, "C1") == pytest.approx(256 / 8, rel=0.15)
+    assert supported_resolution(curve, mask, 8.0, "C3") > supported_resolution(curve, mask, 8.0, "C1")
+    full = np.ones_like(mask)
+    assert supported_resolution(np.full(17, 0.2), full, 8.0, "C1") is None
 
 
 def test_more_iterations_go_on_from_those_that_are_there(sample, whole, tmp_path) -> None:
@@ -343,3 +361,12 @@ def test_pure_noise_gives_no_resolution(noise, tmp_path, gold) -> None:
         assert curves[-1][beyond:16].mean() < 0.03
     else:
         assert curves[-1][beyond:16].mean() > 0.06
+
+
+def test_noise_is_not_followed_to_finer_detail(noise, tmp_path) -> None:
+    """With the limit left to the FSC it stays where nothing is known."""
+    out = tmp_path / "run"
+    assert main(["refine", str(noise), "--reference", str(noise / "reference.mrc"), "--out", str(out), "--no-report",
+                 "--iterations", "4", *ONE]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert [entry["limit"] for entry in summary["iterations"][1:]] == [60.0] * (len(summary["iterations"]) - 1)

@@ -1,0 +1,137 @@
+"""Modes of refinement through the whole pipeline: what is refined is stored, written, read and used again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyp_cspr.engine.cli import main
+from pyp_cspr.engine.core.weighting import score_weight
+from pyp_cspr.engine.io.mrc import read_map
+from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.pipeline.iterate import set_exposure_scores
+from pyp_cspr.engine.sample.truth import read_truth
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A noise-free series of 16 hexons at the truth."""
+    folder = tmp_path_factory.mktemp("modes") / "data"
+    options = ["--series", "1", "--particles", "16", "--tilts", "13", "--box", "64", "--pixel", "4", "--noise", "none",
+               "--no-overlap", "--seed", "11"]
+    assert main(["sample", str(folder), *options]) == 0
+    return folder
+
+
+def refine(folder, out, *settings) -> None:
+    options = [word for setting in settings for word in ("--set", setting)]
+    reference = str(folder.parent / "data" / "reference.mrc")
+    command = ["refine", str(folder), "--reference", reference, "--out", str(out), "--symmetry", "C3", "--iterations", "1",
+               "--resolution", "9", "--no-report", "--processes", "1", *options]
+    assert main(command) == 0
+
+
+def written(clean, tmp_path, change):
+    """The clean data set with something changed, as a data set of its own."""
+    dataset = read_dataset(clean)
+    change(dataset)
+    folder = tmp_path / "changed"
+    write_dataset(dataset, folder)
+    return folder
+
+
+def place_error(run, clean) -> float:
+    """Largest rms over the exposures of the projected places' error, angstrom."""
+    found, truth = read_dataset(run), read_truth(clean / "truth.star")
+    difference = found.project(0)[0] - truth.project(0)[0]
+    return float(np.sqrt((difference**2).mean(axis=(0, 2))).max())
+
+
+@pytest.mark.slow
+def test_a_smooth_deformation_is_refined_written_and_read(clean, tmp_path) -> None:
+    rng = np.random.default_rng(5)
+
+    def bend(dataset) -> None:
+        dataset.series["deformation_grid"][0] = 2
+        dataset.exposures["deformation"][:, :8] = rng.normal(0, 8, (len(dataset.exposures), 8))
+
+    bent = written(clean, tmp_path, bend)
+    again = read_dataset(bent)
+    assert again.series["deformation_grid"][0] == 2
+    start = place_error(bent, clean)
+    assert start > 4.0
+    (tmp_path / "data").symlink_to(clean)
+    refine(bent, tmp_path / "run", "prior_deformation=20", "prior_rotation=0", "prior_position=0", "prior_tilt_angle=0",
+           "prior_axis_angle=0", "prior_shift=0")
+    assert place_error(tmp_path / "run", clean) < 0.1
+    refine(bent, tmp_path / "without", "prior_rotation=0", "prior_position=0", "prior_tilt_angle=0", "prior_axis_angle=0")
+    assert place_error(tmp_path / "without", clean) > 1.0  # a shift cannot do it
+
+
+@pytest.mark.slow
+def test_defocus_and_astigmatism_of_exposures_are_refined(clean, tmp_path) -> None:
+    rng = np.random.default_rng(6)
+
+    def change(dataset) -> None:
+        dataset.exposures["defocus"][:, :2] += rng.normal(0, 400, len(dataset.exposures))[:, None]
+        dataset.exposures["defocus"][:, 0] += 150
+
+    wrong = written(clean, tmp_path, change)
+    truth = read_truth(clean / "truth.star").exposures["defocus"]
+    (tmp_path / "data").symlink_to(clean)
+    refine(wrong, tmp_path / "run", "prior_defocus=750", "prior_astigmatism=300")
+    found = read_dataset(tmp_path / "run").exposures["defocus"]
+    before = read_dataset(wrong).exposures["defocus"]
+    error = np.abs(found[:, :2].mean(axis=1) - truth[:, :2].mean(axis=1))
+    assert np.abs(before[:, :2].mean(axis=1) - truth[:, :2].mean(axis=1)).mean() > 200
+    assert error.max() < 40.0
+    components = [0.5 * (f[:, 0] - f[:, 1]) * np.exp(2j * np.deg2rad(f[:, 2])) for f in (found, truth)]
+    assert np.abs(components[0] - components[1]).max() < 40.0
+
+
+@pytest.mark.slow
+def test_defocus_offsets_of_particles_are_refined_and_used(clean, tmp_path) -> None:
+    rng = np.random.default_rng(7)
+
+    def change(dataset) -> None:
+        dataset.particles["defocus_offset"] = rng.normal(0, 400, len(dataset.particles))
+
+    wrong = written(clean, tmp_path, change)
+    assert np.abs(read_dataset(wrong).particles["defocus_offset"]).max() > 300
+    (tmp_path / "data").symlink_to(clean)
+    refine(wrong, tmp_path / "run", "prior_particle_defocus=500", "prior_tilt_angle=0", "prior_axis_angle=0", "prior_shift=0")
+    assert np.abs(read_dataset(tmp_path / "run").particles["defocus_offset"]).max() < 40.0
+
+
+def test_scores_of_exposures_are_means_over_the_data_set(clean) -> None:
+    dataset = read_dataset(clean)
+    order = dataset.exposures["order"]
+    score = np.tile(100.0 - order, (len(dataset.particles), 1)).astype(float)
+    score[0, 3] = np.nan
+    set_exposure_scores(dataset, [{"score": score}])
+    np.testing.assert_allclose(dataset.exposures["score"], 1 - order / order.max(), atol=1e-12)
+    set_exposure_scores(dataset, [{}])
+    assert np.isnan(dataset.exposures["score"]).all()
+
+
+@pytest.mark.parametrize(
+    ("k", "score", "expected"),
+    [(0.1, 0.75, 0.70), (0.25, 0.75, 0.33), (0.5, 0.75, 0.0006), (0.1, 0.5, 0.29), (0.25, 0.5, 0.02), (0.3, 1.0, 1.0)],
+)
+def test_score_weights_are_those_of_pyp(k, score, expected) -> None:
+    """The table that PYP's formula gives with its defaults."""
+    assert score_weight(k, score) == pytest.approx(expected, abs=0.006)
+
+
+@pytest.mark.slow
+def test_score_weighting_changes_the_map_from_the_second_iteration_on(clean, tmp_path) -> None:
+    runs = {}
+    for weighting in ("score", "dose"):
+        out = tmp_path / weighting
+        command = ["refine", str(clean), "--reference", str(clean / "reference.mrc"), "--out", str(out), "--symmetry", "C3",
+                   "--iterations", "2", "--resolution", "12", "--no-report", "--processes", "1",
+                   "--set", f"exposure_weighting={weighting}"]
+        assert main(command) == 0
+        runs[weighting] = [read_map(out / "iterations" / f"00{i}" / "half1.mrc")[0] for i in (1, 2)]
+    np.testing.assert_array_equal(runs["score"][0], runs["dose"][0])
+    assert np.abs(runs["score"][1] - runs["dose"][1]).max() > 1e-3 * np.abs(runs["dose"][1]).max()
