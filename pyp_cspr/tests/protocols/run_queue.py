@@ -64,8 +64,8 @@ def main(folder: str, cancel: bool) -> None:
             break
         time.sleep(0.3)
     folder = os.path.join(project.path, protocol.getWorkingDir())
-    print("RESULT " + json.dumps({"status": protocol.getStatus(), "error": str(protocol.getErrorMessage()), "seen": sorted(seen),
-                                  "cancelled": cancelled, "folder": folder,
+    print("RESULT " + json.dumps({"status": protocol.getStatus(), "error": str(protocol.getErrorMessage()),
+                                  "seen": sorted(seen), "cancelled": cancelled, "folder": folder,
                                   "data": os.path.join(project.path, sample.getWorkingDir(), "extra", "data"),
                                   "outputs": sorted(name for name, _ in protocol.iterOutputAttributes())}))
 

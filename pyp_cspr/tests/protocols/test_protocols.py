@@ -248,3 +248,29 @@ def test_a_reference_that_is_no_cube_is_refused(tmp_path) -> None:
     volume.setSamplingRate(3.0)
     with pytest.raises(InputError, match="must be a cube"):
         volumes.write_volume(volume, str(tmp_path / "out.mrc"))
+
+
+def sign(tilt: int, hand: int, mirrored: bool, score: float, sigmas: float):
+    return {"tilt_sign": tilt, "hand": hand, "mirrored_reference": mirrored, "score": score, "sigmas": sigmas}
+
+
+@pytest.mark.parametrize("signs, advice", [
+    ([sign(1, 1, False, 40.0, 0.0), sign(1, -1, False, 20.0, 9.0)], ""),  # as given is the best
+    ([sign(1, -1, False, 41.0, 0.0), sign(1, 1, False, 40.0, 1.5)], ""),  # not sure
+    ([sign(1, -1, False, 45.0, 0.0), sign(1, 1, False, 40.0, 5.0)], "other defocus handedness: mean score 45.00 against 40.00"),
+    ([sign(-1, 1, True, 45.0, 0.0), sign(1, 1, False, 40.0, 5.0)], "negate the tilt angles and mirror the reference"),
+])
+def test_a_wrong_hand_stops_the_run(refine, tmp_path, monkeypatch, signs, advice) -> None:
+    def run(*words, output, **unused):
+        assert words[0] == "check"
+        Path(output).write_text(json.dumps({"signs": signs}))
+
+    monkeypatch.setattr(refine, "runEngine", run)
+    monkeypatch.setattr(refine, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
+    if not advice:
+        refine.checkHandStep(-1)
+        return
+    with pytest.raises(RuntimeError) as caught:
+        refine.checkHandStep(-1)
+    assert advice in str(caught.value)
+    assert "5.0 standard errors" in str(caught.value)

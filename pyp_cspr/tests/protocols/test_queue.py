@@ -58,8 +58,8 @@ def test_chunks_as_jobs_of_slurm_one_of_them_cancelled(host, slurm, tmp_path) ->
 
     out = tmp_path / "command"
     data = result["data"]
-    line = [sys.executable, "-m", "pyp_cspr.engine.cli", "refine", data, "--reference", data + "/reference.mrc", "--out", str(out),
-            "--resolution", "40", "--iterations", "1", "--processes", "1", "--threads", "1", "--no-report"]
+    line = [sys.executable, "-m", "pyp_cspr.engine.cli", "refine", data, "--reference", data + "/reference.mrc",
+            "--out", str(out), "--resolution", "40", "--iterations", "1", "--processes", "1", "--threads", "1", "--no-report"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=100, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     one, other = read_rows(out / "result.npz"), read_rows(Path(result["folder"]) / "extra" / "refine" / "result.npz")
