@@ -43,6 +43,13 @@ WHAT: Tuple[Row, ...] = (
     Row("prior_defocus", "Defocus of tilt images: allowed change (A)",
         "0, the default, keeps the defocus. 750 is usual where the resolution is better than 10 A."),
     Row("prior_astigmatism", "Astigmatism: allowed change (A)", "0 keeps it. 300 is usual.", True),
+    Row("prior_phase", "Phase of a phase plate: allowed change (degrees)", "0 keeps it. 20 is usual with a phase plate.", True),
+    Row("prior_particle_defocus", "Defocus of particles: allowed change (A)",
+        "0 keeps it. 300 is usual at high resolution. Scipion's sets cannot hold it: the refined stars of the run do.", True),
+    Row("prior_deformation", "Deformation of the specimen: allowed change (A)",
+        "Of each control value of a smooth field in each tilt image. 0: none. 20 is usual. Scipion's sets cannot hold it: the "
+        "refined stars of the run do.", True),
+    Row("deformation_grid", "Control values of the deformation, to a side", "2 to 4.", True),
     Row("prior_third_angle", "X-tilt of tilt images: allowed change (degrees)",
         "0, the default, keeps it. Scipion's tilt series cannot hold it: the refined stars of the run do.", True),
     Row("hard_tolerances", "Keep changes inside a box?",
@@ -70,8 +77,9 @@ RESOLUTION: Tuple[Row, ...] = (
 )
 RECONSTRUCTION: Tuple[Row, ...] = (
     Row("symmetry", "Symmetry", "C1, C3, D7, T, O, I1, I2 ...: the reference must be turned accordingly, as in RELION."),
-    Row("exposure_weighting", "Weigh tilt images by their measured quality?",
-        "With the signal and noise that the refinement finds in each tilt image, besides the dose."),
+    Row("exposure_weighting", "Weigh tilt images by (measured, score or dose)",
+        "measured: the signal and noise that the refinement finds in each tilt image, besides the dose; score: their mean "
+        "scores; dose: the dose alone."),
     Row("dose_weighting", "Weigh by dose?", "Grant and Grigorieff (2015), with the doses of the tilt images."),
     Row("mask_diameter", "Diameter of a circular mask on projections (A)",
         "0: none. Neighbours beyond it do not count.", True),

@@ -115,8 +115,9 @@ def fill_tilt_series(target: Any, source: Any, conversion: Conversion, result: D
 
 
 def defocus_moved(conversion: Conversion, result: Dataset, tolerance: float = 1e-3) -> bool:
-    """Whether any defocus differs by more than ``tolerance`` angstrom (or degrees)."""
-    return bool(np.abs(conversion.dataset.exposures["defocus"] - result.exposures["defocus"]).max(initial=0.0) > tolerance)
+    """Whether any defocus or phase shift differs by more than ``tolerance`` angstrom (or degrees)."""
+    before, after = conversion.dataset.exposures, result.exposures
+    return any(np.abs(before[name] - after[name]).max(initial=0.0) > tolerance for name in ("defocus", "phase_shift"))
 
 
 def fill_ctfs(target: Any, source: Any, tilt_series: Any, conversion: Conversion, result: Dataset) -> None:
@@ -139,6 +140,8 @@ def fill_ctfs(target: Any, source: Any, tilt_series: Any, conversion: Conversion
                 new.setDefocusU(float(result.exposures["defocus"][row, 0]))
                 new.setDefocusV(float(result.exposures["defocus"][row, 1]))
                 new.setDefocusAngle(float(result.exposures["defocus"][row, 2]))
+                if estimate.hasPhaseShift() or result.exposures["phase_shift"][row]:
+                    new.setPhaseShift(float(result.exposures["phase_shift"][row]))
             copied.append(new)
         copied.write(properties=False)
         target.update(copied)

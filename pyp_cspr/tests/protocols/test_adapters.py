@@ -193,6 +193,7 @@ def test_refined_numbers_reach_the_sets(made, conversion, tmp_path, random) -> N
     result.exposures["shift"] = result.exposures["shift"] + 11.0
     result.exposures["rotation"] = euler_to_matrix(2.0, 0.0, 0.0) @ result.exposures["rotation"]  # turns about the beam
     result.exposures["defocus"] = result.exposures["defocus"] + 123.0
+    result.exposures["phase_shift"] = result.exposures["phase_shift"] + 7.0
     particles, series, ctfs, notes = outputs(tmp_path / "out", made, conversion, result)
     assert particles.getSize() == 7
     assert notes == []
@@ -201,7 +202,7 @@ def test_refined_numbers_reach_the_sets(made, conversion, tmp_path, random) -> N
     again = from_sets.read_sets(particles, series, ctfs).dataset
     for name in ("position", "rotation", "half", "score"):
         np.testing.assert_allclose(again.particles[name], result.particles[name], atol=1e-6, err_msg=name)
-    for name in ("rotation", "shift", "defocus", "enabled"):
+    for name in ("rotation", "shift", "defocus", "phase_shift", "enabled"):
         np.testing.assert_allclose(again.exposures[name], result.exposures[name], atol=1e-6, err_msg=name)
     coordinates = SetOfCoordinates3D(filename=str(tmp_path / "coordinates.sqlite"))
     coordinates.setPrecedents(made.tomograms)
