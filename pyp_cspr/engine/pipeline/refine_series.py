@@ -41,6 +41,7 @@ MEND_REACH = 60.0  # angstrom
 MEND_TILT, MEND_AXIS = 1.0, 2.0  # degrees
 MEND_BELOW = 0.5  # amplitude of an exposure that is looked at, over the median of the series
 MEND_GAIN = 1.3  # by which a score must be above the present one
+MEND_LEAST = 8.0  # standard deviations: of ten thousand tries, noise reaches 5
 
 
 def refine_series(
@@ -90,7 +91,8 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
         block.weighted[rows], block.weight[rows], coarse.band, coarse.field, coarse.crop_grid.scale, coarse.references,
         coarse.which[rows], c.particle[rows], c.exposure[rows], c.centre[rows], coarse.threads,
     )
-    best = search_exposure_shifts(data, geometry, MEND_RESOLUTION, 0.0)[1] * MEND_GAIN
+    now = search_exposure_shifts(data, geometry, MEND_RESOLUTION, 0.0)[1]
+    best = np.maximum(MEND_GAIN * now, MEND_LEAST)
     better = geometry.copy()
     xtilt, ytilt, zrot = matrix_to_tilt(start.tilts)
     turns = [(y, z) for y in _around(MEND_TILT, "tilt_angle", options) for z in _around(MEND_AXIS, "axis_angle", options)]
