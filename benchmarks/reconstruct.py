@@ -33,6 +33,7 @@ from pyp_cspr.engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, 
 from pyp_cspr.engine.sample.structure import load_structure
 from pyp_cspr.engine.sample.transform import Transform
 
+COMPUTE = ("fourier", "weigh", "insert", "add", "finalise")  # what is neither start-up nor files
 TILTS = 40
 PIXEL = 2.0
 SNR = 0.06  # variance of the signal over that of the noise, in the box
@@ -247,24 +248,31 @@ def run_box(box: int, projections: int, cores: List[int], folder: Path, repeats:
         cases.append(("relion_reconstruct, no gridding", 1, [*command, "--skip_gridding"], out, False))
     runs: Dict[int, List[Tuple[float, float]]] = {i: [] for i in range(len(cases))}
     quality: Dict[int, Tuple[float, float]] = {}
+    compute: Dict[int, List[float]] = {i: [] for i in range(len(cases))}
     for _ in range(repeats):
         for i, (_, n, command, result, inside) in enumerate(cases):
             runs[i].append((timed_inside if inside else timed)(command, n))
             quality[i] = fsc_to_truth(read_map(result)[0], truth)
+            if inside:
+                stages = json.loads((result.parent / "journal.json").read_text())["total"]["seconds"]
+                compute[i].append(sum(stages[name] for name in COMPUTE))
     results = []
     for i, (name, n, _, _, _) in enumerate(cases):
         seconds = float(np.median([run[0] for run in runs[i]]))
         row = {"program": name, "box": box, "cores": n, "projections": projections, "seconds": seconds,
                "seconds_min": min(run[0] for run in runs[i]), "projections_per_second": projections / seconds,
                "peak_GB": max(run[1] for run in runs[i]) / 1024**3, "fsc_mean": quality[i][0], "fsc_0.9_nyquist": quality[i][1]}
+        if compute[i]:
+            row["compute_seconds"] = float(np.median(compute[i]))
         results.append(row)
         print_row(row)
     return results
 
 
 def print_row(row: Dict[str, Any]) -> None:
+    compute = f"{row['compute_seconds']:8.2f}" if "compute_seconds" in row else " " * 8
     print(
-        f"{row['program']:34} {row['box']:4d} {row['cores']:5d} {row['seconds']:8.2f} {row['seconds_min']:8.2f} "
+        f"{row['program']:34} {row['box']:4d} {row['cores']:5d} {row['seconds']:8.2f} {row['seconds_min']:8.2f} {compute} "
         f"{row['projections_per_second']:8.0f} {row['peak_GB']:8.2f} {row['fsc_mean']:9.4f} {row['fsc_0.9_nyquist']:9.4f}",
         flush=True,
     )
@@ -278,7 +286,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    print("program                             box cores  seconds  (least)   proj/s  peak GB  FSC mean  at 0.9 N")
+    print("program                             box cores  seconds  (least)  compute   proj/s  peak GB  FSC mean  at 0.9 N")
     rows = []
     for box in args.boxes:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,21 +1,25 @@
-"""Run chunks on this machine, over processes. A process that dies takes nothing with it but its chunk."""
+"""Run chunks on this machine, over processes. A process that dies takes nothing with it but its chunk.
+
+Each worker has a pipe of its own and nothing else in common with the others: no lock that a killed one could leave locked.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple, Tuple
 
-from ..errors import CsprError
+from ..errors import CsprError, InputError
 from .chunk import Progress, no_progress, run_chunk_file
 
-_progress_queue: Any = None
+
+class _Worker(NamedTuple):
+    process: Any  # of a spawn context
+    pipe: Connection
 
 
 def run_tasks(
@@ -25,59 +29,90 @@ def run_tasks(
 
     ``memory`` in bytes is for each process. Raises CsprError with the chunk's name where one fails.
     """
-    if processes == 1 or len(paths) == 1:
+    if processes == 1 or len(paths) <= 1:
         return [run_chunk_file(path, threads, memory, progress) for path in paths]
     context = multiprocessing.get_context("spawn")
-    counts = context.Queue()
-    pool = ProcessPoolExecutor(processes, context, _start_worker, (os.getpid(), counts))
-    futures = {pool.submit(_work, path, threads, memory): path for path in paths}
+    workers: List[_Worker] = []
     try:
-        manifests = _collect(futures, counts, progress)
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        # A worker that was killed may have held a lock that the others wait for; what they leave half-done is done again.
-        for process in multiprocessing.active_children():
-            process.kill()
-        pool.shutdown()  # all are dead, so it takes no time; not waiting, Python 3.8 prints a traceback at exit
-        raise
-    # Nothing is left to do, so this takes no time; without waiting, Python 3.8 leaves workers that its exit then waits for.
-    pool.shutdown()
+        for _ in range(min(processes, len(paths))):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+            process.start()
+            theirs.close()  # so that the end of the worker is the end of the pipe
+            workers.append(_Worker(process, ours))
+        return _share_out(paths, workers, threads, memory, progress)
+    finally:
+        for worker in workers:
+            worker.pipe.close()
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join()
+
+
+def _share_out(
+    paths: List[Path], workers: List[_Worker], threads: int, memory: int, progress: Progress
+) -> List[Dict[str, Any]]:
+    """Give each worker a path, and the next one as soon as it is done."""
+    manifests: Dict[Path, Dict[str, Any]] = {}
+    waiting = list(paths)
+    busy: Dict[Connection, Path] = {}
+    for worker in workers:
+        _send(worker.pipe, waiting.pop(0), threads, memory, busy)
+    while busy:
+        for pipe in wait(list(busy)):
+            assert isinstance(pipe, Connection)
+            path = busy[pipe]
+            try:
+                kind, value = pipe.recv()
+            except (EOFError, OSError):
+                raise _died(path) from None
+            if kind == "progress":
+                progress(value)
+            elif kind == "failed":
+                raise value
+            else:
+                manifests[path] = value
+                del busy[pipe]
+                if waiting:
+                    _send(pipe, waiting.pop(0), threads, memory, busy)
     return [manifests[path] for path in paths]
 
 
-def _collect(futures: Dict[Future[Dict[str, Any]], Path], counts: Any, progress: Progress) -> Dict[Path, Dict[str, Any]]:
-    manifests: Dict[Path, Dict[str, Any]] = {}
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-        _drain(counts, progress)
-        for future in done:
-            path = futures[future]
-            try:
-                manifests[path] = future.result()
-            except BrokenProcessPool:
-                raise CsprError(
-                    f"{path}: its process died (killed, or out of memory: try fewer --processes or less --memory); "
-                    "start the command again, finished chunks are kept"
-                ) from None
-    _drain(counts, progress)
-    return manifests
+def _send(pipe: Connection, path: Path, threads: int, memory: int, busy: Dict[Connection, Path]) -> None:
+    try:
+        pipe.send((path, threads, memory))
+    except OSError:
+        raise _died(path) from None
+    busy[pipe] = path
 
 
-def _drain(counts: Any, progress: Progress) -> None:
+def _died(path: Path) -> CsprError:
+    return CsprError(
+        f"{path}: its process died (killed, or out of memory: try fewer --processes or less --memory); "
+        "start the command again, finished chunks are kept"
+    )
+
+
+def _serve(pipe: Connection, parent: int) -> None:
+    """Run what comes through the pipe until it ends."""
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+    def progress(count: int) -> None:
+        pipe.send(("progress", count))
+
     while True:
         try:
-            progress(counts.get_nowait())
-        except queue.Empty:
+            path, threads, memory = pipe.recv()
+            answer: Tuple[str, Any] = "done", run_chunk_file(path, threads, memory, progress)
+        except (EOFError, BrokenPipeError):
             return
+        except (CsprError, InputError) as error:
+            answer = "failed", error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+            import traceback
 
-
-def _start_worker(parent: int, counts: Any) -> None:
-    global _progress_queue
-    _progress_queue = counts
-    counts.cancel_join_thread()  # progress that nobody reads any more must not keep a worker from ending
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+            answer = "failed", RuntimeError(f"{error!r} in a worker\n{traceback.format_exc()}")
+        pipe.send(answer)
 
 
 def _leave_with(parent: int) -> None:
@@ -85,7 +120,3 @@ def _leave_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-def _work(path: Path, threads: int, memory: int) -> Dict[str, Any]:
-    return run_chunk_file(path, threads, memory, _progress_queue.put)

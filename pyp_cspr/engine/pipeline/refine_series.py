@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..core.ctf import defocus_form
 from ..core.ctf_refinement import components_to_form, form_to_defocus
+from ..core.geometry import matrix_to_tilt, tilt_to_matrix
 from ..core.projection import Reference
 from ..core.refinement import LocalEquations
 from ..core.weighting import score_weight
@@ -35,6 +36,14 @@ def stage_radii(field: float, start: float, limit: float) -> List[float]:
     return radii
 
 
+MEND_RESOLUTION = 30.0  # angstrom
+MEND_REACH = 60.0  # angstrom
+MEND_TILT, MEND_AXIS = 1.0, 2.0  # degrees
+MEND_BELOW = 0.5  # amplitude of an exposure that is looked at, over the median of the series
+MEND_GAIN = 1.3  # by which a score must be above the present one
+MEND_LEAST = 8.0  # standard deviations: of ten thousand tries, noise reaches 5
+
+
 def refine_series(
     model: SeriesModel, start: SeriesGeometry, geometry: SeriesGeometry, radii: Sequence[float], options: SolveOptions
 ) -> Tuple[Solution, Spectra, Dict[str, Any]]:
@@ -43,8 +52,10 @@ def refine_series(
     From ``geometry``; the priors hold to ``start``.
     """
     begin = time.perf_counter()
-    reports, evaluations = [], 0
+    reports, evaluations, mended = [], 0, -1
     for number, radius in enumerate(radii):
+        if number and mended < 0 and (number == len(radii) - 1 or radius > model.field / MEND_RESOLUTION):
+            mended = mend_exposures(model, start, geometry, options)
         spectra = model.measure(geometry)
         count = model.band.prefix(radius)
 
@@ -56,8 +67,58 @@ def refine_series(
         reports.append({"radius": float(radius), "evaluations": solution.report.evaluations,
                         "cost": [float(value) for value in solution.report.cost], "reason": solution.report.reason})
     seconds = time.perf_counter() - begin
-    journal = {"stages": reports, "evaluations": evaluations, "projections": len(model), "seconds": seconds}
+    journal = {"stages": reports, "evaluations": evaluations, "projections": len(model), "seconds": seconds,
+               "exposures_mended": max(mended, 0)}
     return solution, spectra, journal
+
+
+def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGeometry, options: SolveOptions) -> int:
+    """Put right, in place, exposures that lie in a side maximum of the correlation; returns how many.
+
+    Descent cannot leave such a maximum, and one wrong exposure pulls at all particles. It shows in its amplitude, far below
+    that of the others. Tilt and axis angles about the start's are tried, each with all shifts within ``MEND_REACH``, by the
+    correlation of all the exposure's particles together.
+    """
+    if "shift" not in options.free or len(geometry.tilts) < 3:
+        return 0
+    coarse = coarse_model(model, MEND_RESOLUTION)
+    lost = np.flatnonzero(coarse.measure(geometry).factor < MEND_BELOW)
+    if not len(lost):
+        return 0
+    block, c = coarse.weighted(), coarse.projections
+    rows = np.flatnonzero(np.isin(c.exposure, lost))
+    data = SearchData(
+        block.weighted[rows], block.weight[rows], coarse.band, coarse.field, coarse.crop_grid.scale, coarse.references,
+        coarse.which[rows], c.particle[rows], c.exposure[rows], c.centre[rows], coarse.threads,
+    )
+    now = search_exposure_shifts(data, geometry, MEND_RESOLUTION, 0.0)[1]
+    best = np.maximum(MEND_GAIN * now, MEND_LEAST)
+    better = geometry.copy()
+    xtilt, ytilt, zrot = matrix_to_tilt(start.tilts)
+    turns = [(y, z) for y in _around(MEND_TILT, "tilt_angle", options) for z in _around(MEND_AXIS, "axis_angle", options)]
+    for turn_y, turn_z in turns:
+        trial = geometry.copy()
+        trial.tilts[lost] = tilt_to_matrix(xtilt, ytilt + turn_y, zrot + turn_z)[lost]
+        trial.shifts[lost] = start.shifts[lost]
+        moved, score = search_exposure_shifts(data, trial, MEND_RESOLUTION, MEND_REACH)
+        for e in lost[score[lost] > best[lost]]:
+            best[e] = score[e]
+            better.tilts[e], better.shifts[e] = trial.tilts[e], trial.shifts[e] + moved[e]
+    mended = int((better.shifts[lost] != geometry.shifts[lost]).any(axis=1).sum())
+    geometry.tilts, geometry.shifts = better.tilts, better.shifts
+    return mended
+
+
+def _around(reach: float, mode: str, options: SolveOptions) -> NDArray[np.float64]:
+    """Angles from -reach to reach in steps of half a degree; 0 alone where the angle is not free."""
+    return np.arange(-reach, reach + 0.1, 0.5) if mode in options.free else np.zeros(1)
+
+
+def coarse_model(model: SeriesModel, resolution: float) -> SeriesModel:
+    """The same series only as far as ``resolution`` angstrom, with coefficients of its own, which are few."""
+    grid = refinement_grid(model.grid, max(resolution, model.field / model.band.radius))
+    return SeriesModel(model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(), model.threads,
+                       memory=2**62)
 
 
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
@@ -78,8 +139,7 @@ def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, 
     if not (settings.search_shift or settings.search_cone):
         return geometry
     resolution = max(settings.search_resolution, model.field / model.band.radius)
-    coarse = SeriesModel(model.dataset, model.series, model.references, refinement_grid(model.grid, resolution), model.settings,
-                         ChunkJournal(), model.threads, memory=2**62)
+    coarse = coarse_model(model, resolution)
     if settings.search_cone:
         return _search_rotations(coarse, geometry, resolution, settings, options)
     coarse.measure(geometry)

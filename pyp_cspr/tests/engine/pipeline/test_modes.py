@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from pyp_cspr.engine.cli import main
+from pyp_cspr.engine.core.geometry import rotation_z
+from pyp_cspr.engine.core.projection import Reference
 from pyp_cspr.engine.core.weighting import score_weight
 from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.model.settings import RefineSettings
+from pyp_cspr.engine.model.task import ChunkJournal
 from pyp_cspr.engine.pipeline.iterate import set_exposure_scores
+from pyp_cspr.engine.pipeline.plan import map_grid
+from pyp_cspr.engine.pipeline.refine_series import mend_exposures, refinement_grid
+from pyp_cspr.engine.pipeline.series_model import SeriesModel, geometry_of
+from pyp_cspr.engine.refine.solve import SolveOptions
 from pyp_cspr.engine.sample.truth import read_truth
 
 
@@ -135,3 +143,25 @@ def test_score_weighting_changes_the_map_from_the_second_iteration_on(clean, tmp
         runs[weighting] = [read_map(out / "iterations" / f"00{i}" / "half1.mrc")[0] for i in (1, 2)]
     np.testing.assert_array_equal(runs["score"][0], runs["dose"][0])
     assert np.abs(runs["score"][1] - runs["dose"][1]).max() > 1e-3 * np.abs(runs["dose"][1]).max()
+
+
+@pytest.mark.slow
+def test_an_exposure_in_a_side_maximum_is_put_right(clean) -> None:
+    """Shift, tilt and axis wrong together, as descent left them once; the other exposures stay as they are."""
+    dataset = read_dataset(clean)
+    dataset.assign_halves()
+    settings = RefineSettings()
+    grid = refinement_grid(map_grid(dataset, settings), 12.0)
+    reference = Reference(read_map(clean / "reference.mrc")[0], 1.5, grid.radius)
+    model = SeriesModel(dataset, 0, [reference], grid, settings, ChunkJournal())
+    true = geometry_of(dataset, 0)
+    start, found = true.copy(), true.copy()
+    start.shifts[5] += [6.0, -5.0]
+    start.tilts[5] = rotation_z(0.7) @ start.tilts[5]
+    found.shifts[5] += [24.0, -20.0]
+    found.tilts[5] = rotation_z(1.5) @ found.tilts[5]
+    assert mend_exposures(model, start, found, SolveOptions()) == 1
+    error = np.linalg.norm(found.centres() - true.centres(), axis=-1).mean(axis=0)
+    assert error[5] < 8.0
+    assert np.delete(error, 5).max() == 0.0
+    assert mend_exposures(model, start, found, SolveOptions()) == 0
