@@ -54,7 +54,8 @@ def run_chunk(
     for series in range(len(dataset.series)):
         weights = None
         if isinstance(settings, RefineSettings):
-            outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory)
+            outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory,
+                                 task.reference_fsc)
             outcomes.append(outcome)
             weights = chosen_weights(dataset, series, settings, outcome)
         images = open_images(dataset, series)

@@ -115,12 +115,12 @@ def refine(
             else:
                 previous = run.store(iteration - 1)
                 limit = resolution_limit(run.settings(iteration), run.summary(iteration - 1), grid)
-                maps = references(run, iteration, volume, given_mask, mask, grid)
+                maps, share = references(run, iteration, volume, given_mask, mask, grid)
                 rows = read_rows(previous.result_path)
                 if iteration > 1:
                     set_exposure_scores(rows, read_tables(previous, len(rows.series)))
                 plan_dataset(store, rows, grid, run.settings(iteration), data, tasks_per_chunk,
-                             resolution=limit, references=maps)
+                             resolution=limit, references=maps, reference_fsc=share.tolist())
             waiting = store.unfinished() if chunks_elsewhere else []
             if waiting:
                 return {"iteration": iteration, "tasks": [str(path) for path in waiting]}
@@ -173,11 +173,12 @@ def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: Map
 
 def references(
     run: Refinement, iteration: int, given: NDArray, given_mask: Optional[NDArray], mask: str, grid: MapGrid
-) -> List[NDArray[np.float32]]:
-    """What an iteration refines against: the given map first, then the previous half maps, masked and weighted by their FSC."""
+) -> Tuple[List[NDArray[np.float32]], NDArray[np.float64]]:
+    """What an iteration refines against: the given map first, then the previous half maps, masked and weighted by their FSC;
+    and by shell the signal's share of their power, which is not known of the given map (empty)."""
     if iteration == 1 or run.settings(iteration).same_reference:
         shape = _mask_of(given, given_mask, mask, grid)
-        return [np.ascontiguousarray(given * shape, dtype=np.float32)]
+        return [np.ascontiguousarray(given * shape, dtype=np.float32)], np.empty(0)
     store = run.store(iteration - 1)
     curve = np.genfromtxt(store.folder / "fsc.csv", delimiter=",", names=True)["corrected"]
     # A half map's signal is FSC of its power; this is its Wiener filter.
@@ -185,13 +186,14 @@ def references(
     weight[: min(3, len(weight))] = 1.0
     shape = np.ones((1, 1, 1), np.float32) if mask == "none" else read_map(store.folder / "mask.mrc")[0]
     shape = shape if given_mask is None else given_mask
-    names = ("half1", "half2") if run.settings(iteration).half_references else ("map",)
+    halves = run.settings(iteration).half_references
+    names = ("half1", "half2") if halves else ("map",)
     maps = []
     for name in names:
         volume, _ = read_map(store.folder / f"{name}.mrc")
         filtered = radial_filter(volume, weight) if name != "map" else volume
         maps.append(np.ascontiguousarray(filtered * shape, dtype=np.float32))
-    return maps
+    return maps, weight if halves else 2.0 * weight / (1.0 + weight)
 
 
 def _mask_of(volume: NDArray, given: Optional[NDArray], mask: str, grid: MapGrid) -> NDArray:

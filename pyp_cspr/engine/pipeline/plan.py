@@ -89,9 +89,10 @@ def plan_dataset(
     overwrite: bool = False,
     resolution: float = 0.0,
     references: Sequence[NDArray] = (),
+    reference_fsc: Sequence[float] = (),
 ) -> RunStore:
     """``plan_run`` of a data set at hand. With ``references`` (one map, or one for each half-set) the chunks refine first, with
-    detail to ``resolution`` (angstrom)."""
+    detail to ``resolution`` (angstrom). ``reference_fsc``: by shell, the signal's share of references made of these data."""
     check_tasks_per_chunk(tasks_per_chunk)
     store.create()
     store.clean()
@@ -99,7 +100,8 @@ def plan_dataset(
     groups = [with_particles[i : i + tasks_per_chunk] for i in range(0, len(with_particles), tasks_per_chunk)]
     parts = [chunk_dataset(dataset, group) for group in groups]
     hashes = tuple(hash_array(volume) for volume in references)
-    tasks = [_task(index, part, grid, settings, resolution, hashes) for index, part in enumerate(parts)]
+    share = tuple(float(value) for value in reference_fsc)
+    tasks = [_task(index, part, grid, settings, resolution, hashes, share) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
     if store.plan_path.exists() and not overwrite:
         if store.plan()["hash"] != plan["hash"]:
@@ -118,11 +120,13 @@ def plan_dataset(
 
 
 def _task(
-    index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...]
+    index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...],
+    reference_fsc: Tuple[float, ...],
 ) -> ChunkTask:
     used = sum(int(part.used(row).sum()) for row in range(len(part.series)))
     names = tuple(str(name) for name in part.series["name"])
-    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references)
+    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references,
+                     reference_fsc)
 
 
 def _data_folder(data: str) -> Path:

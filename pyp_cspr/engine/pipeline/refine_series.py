@@ -118,7 +118,7 @@ def coarse_model(model: SeriesModel, resolution: float) -> SeriesModel:
     """The same series only as far as ``resolution`` angstrom, with coefficients of its own, which are few."""
     grid = refinement_grid(model.grid, max(resolution, model.field / model.band.radius))
     return SeriesModel(model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(), model.threads,
-                       memory=2**62)
+                       memory=2**62, reference_fsc=model.reference_fsc)
 
 
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
@@ -271,10 +271,11 @@ def refine_one(
     journal: ChunkJournal,
     threads: int,
     memory: int = 2 * 1024**3,
+    reference_fsc: Sequence[float] = (),
 ) -> SeriesOutcome:
-    """Refine one series of ``dataset`` in place."""
+    """Refine one series of ``dataset`` in place. ``reference_fsc`` as in ``SeriesModel``."""
     fine = refinement_grid(grid, resolution)
-    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory)
+    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc)
     start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)

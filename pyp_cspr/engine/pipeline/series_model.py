@@ -17,7 +17,7 @@ from ..io.images import open_images
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
-from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals
+from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals, without_own_noise
 from ..refine.parameters import SeriesGeometry
 from ..refine.solve import CtfChange
 from .extract import CropGrid, ExposureView, source_pixel
@@ -50,6 +50,9 @@ class SeriesModel:
 
     All coefficients are kept where ``memory`` bytes hold them; otherwise they are cut from the images again, some particles
     at a time, whenever they are needed: slower, with the same result. ``start`` is the geometry at which crops are cut.
+
+    ``reference_fsc``: references made of these very images hold their noise; by shell of the map, the signal's share of the
+    references' power. Empty where the references are not of these images.
     """
 
     dataset: Dataset
@@ -60,6 +63,7 @@ class SeriesModel:
     journal: ChunkJournal
     threads: int = 1
     memory: int = 2 * 1024**3
+    reference_fsc: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         dataset, series = self.dataset, self.series
@@ -229,7 +233,11 @@ class SeriesModel:
 
     def measure(self, geometry: SeriesGeometry) -> Spectra:
         """Amplitude and noise at this geometry; from now on the equations use them, and this geometry's CTF."""
-        return self.use(fit_spectra(self.shell_sums(geometry), self.prior, self.k), geometry)
+        sums = self.shell_sums(geometry)
+        if len(self.reference_fsc):
+            shells = np.arange(len(self.reference_fsc))
+            sums = without_own_noise(sums, np.interp(self.k * self.grid.field, shells, self.reference_fsc))
+        return self.use(fit_spectra(sums, self.prior, self.k), geometry)
 
     def measure_blindly(self, geometry: SeriesGeometry) -> Spectra:
         """As ``measure`` where poses are not known: the prior's amplitude, and all power of the data as noise."""

@@ -61,6 +61,18 @@ def smooth(values: NDArray, count: NDArray) -> NDArray[np.float64]:
     return result
 
 
+def without_own_noise(sums: ShellSums, share: NDArray) -> ShellSums:
+    """The sums as a reference without the images' own noise would give them; ``share`` (shells,) is the signal's part of
+    the reference's power, its FSC f.
+
+    A half map of signal S and noise N = S (1 - f) / f, times its Wiener filter f, matches data that are part of it by
+    f S + f N = S, where only f S is the signal's: the noise of an image was added to the map and is found again in the
+    image. Left alone it makes amplitudes too large, noise too low and uncertainties too small.
+    """
+    known = np.clip(share, 0.0, 1.0)
+    return sums._replace(match=sums.match * known, noise_match=sums.noise_match * known)
+
+
 def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:
     """Amplitudes and noise from the sums; ``prior`` d_e(k) ``(E, shells)`` and ``k`` in 1/angstrom ``(shells,)``.
 

@@ -80,6 +80,19 @@ def assert_same_maps(one: Path, two: Path, tolerance: float) -> None:
 # --- it refines -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+def test_the_noisy_sample_is_refined_to_its_cramer_rao_bound_and_says_so(tmp_path) -> None:
+    """The default sample with half-set references, which hold noise of their own: errors, and the reported uncertainties."""
+    assert main(["sample", str(tmp_path / "data"), "--pose-error", "4", "--position-error", "8", "--tilt-error", "0.5",
+                 "--axis-error", "0.5", "--shift-error", "4"]) == 0
+    refine(tmp_path / "data", tmp_path / "run", "--iterations", "3")
+    dataset, bounds = read_run(str(tmp_path / "run"))
+    result = compare(dataset, read_truth(tmp_path / "data" / "truth.star"), "C3", bounds=bounds)["bound"]
+    for name in ("view", "projected"):
+        assert result[name]["ratio"] <= 1.15, (name, result[name])
+        assert 0.8 <= result[name]["variance"] <= 1.25, (name, result[name])
+
+
 def test_poses_tilts_and_map_get_better(sample, whole) -> None:
     truth = read_truth(sample / "truth.star")
     start = compare(read_dataset(sample), truth, "C3")["after"]
@@ -347,15 +360,16 @@ def noise(tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("gold", [True, False])
 def test_pure_noise_gives_no_resolution(noise, tmp_path, gold) -> None:
-    """Started at 60 A and then let use 25 A, half-sets with their own references agree on nothing beyond 60 A and the mask's
-    reach of two shells. With one common reference they do, so that the test can tell."""
+    """Started at 60 A and then let use ever finer detail, half-sets with their own references agree on nothing beyond 60 A and
+    the mask's reach of two shells. With one common reference they do, so that the test can tell."""
     out = tmp_path / "run"
-    options = ["--set", f"half_references={str(gold).lower()}", "--resolution", "60", "25", "25", "--iterations", "4"]
+    options = ["--set", f"half_references={str(gold).lower()}", "--iterations", "6",
+               "--resolution", "60", "28", "25.6", "24", "22.6", "21.4"]
     assert main(["refine", str(noise), "--reference", str(noise / "reference.mrc"), "--out", str(out), "--no-report",
                  *options, *ONE]) == 0
     beyond = int(np.ceil(48 * 8 / 60)) + 1
     curves = [np.genfromtxt(path, delimiter=",", names=True)["corrected"] for path in sorted(out.glob("iterations/*/fsc.csv"))]
-    assert len(curves) == 5
+    assert len(curves) >= 4  # it may converge
     if gold:
         assert max(curve[beyond:].max() for curve in curves) < 0.143
         assert curves[-1][beyond:16].mean() < 0.03
