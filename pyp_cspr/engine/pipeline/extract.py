@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..core.band import Band, make_band
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.fourier import crops_to_coefficients
-from ..core.weighting import dose_amplitude, weigh
+from ..core.weighting import dose_amplitude, level_rise, weigh
 from ..io.images import SeriesImages
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
@@ -119,7 +119,8 @@ class ExposureView:
         """D = a C X / s^2 ``(B, n)``, W = a^2 C^2 / s^2 ``(B, n)``, and which projections lie inside the image ``(B,)``.
 
         ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom. Without a refinement the noise power is 1, to which images are
-        normalised: a noise spectrum only helps together with the signal's amplitude in it.
+        normalised: a noise spectrum only helps together with the signal's amplitude in it. Coefficients before the CTF's
+        first extremum weigh less (``core.weighting.level_rise``).
         """
         coefficients, residual, inside = self.coefficients(particles, u)
         with stage(self.journal, "weigh"):
@@ -128,7 +129,14 @@ class ExposureView:
                 self._phases(len(depth)), self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied,
                 self.threads,
             )
+            rise = self._rise()
+            coefficients[:, : len(rise)] *= rise
+            weight[:, : len(rise)] *= rise
         return coefficients, weight, inside
+
+    def _rise(self) -> NDArray[np.float32]:
+        defocus = float(self.dataset.exposures["defocus"][self.row, :2].mean())
+        return level_rise(self.grid.band, self.grid.field, defocus, self.phase, self.wavelength)
 
     def orientations(self, particles: NDArray) -> NDArray[np.float64]:
         """M = T_e R_p, ``(B, 3, 3)``."""
