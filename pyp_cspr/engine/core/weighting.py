@@ -43,9 +43,9 @@ def level_rise(band: Band, field: float, defocus: float, phase: float, wavelengt
     """Factors (m,) of D and W for the band's first m coefficients, which lie before the CTF's first extremum k1.
 
     Up to there C^2 grows like k^4 while the signal falls steeply, so that in the few shells about the origin a voxel's mean
-    num / den, over all that lies within a voxel of it, would be that of its outer side. With (k / k1) / C^2 the weight grows like
-    k, which the density of slices, 1 / k, makes even; k1 is the extremum, where the factor is 1. There is signal to spare at
-    these frequencies. Measured at padding 1: the FSC to the truth of shell 3 rises from 0.989 to 0.9999. ``field`` in
+    num / den, over all that lies within a voxel of it, would be that of its outer side. With (k / k1) / C^2 the weight grows
+    like k, which the density of slices, 1 / k, makes even; k1 is the extremum, where the factor is 1. There is signal to spare
+    at these frequencies. Measured at padding 1: the FSC to the truth of shell 3 rises from 0.989 to 0.9999. ``field`` in
     angstrom, ``defocus`` the mean of both in angstrom, ``phase`` in radians (``ctf.phase_offset``), ``wavelength`` in
     angstrom. Empty where C does not rise.
     """
