@@ -56,8 +56,8 @@ def refine_series(
     for number, radius in enumerate(radii):
         if number and mended < 0 and (number == len(radii) - 1 or radius > model.field / MEND_RESOLUTION):
             mended = mend_exposures(model, start, geometry, options)
-        spectra = model.measure(geometry)
         count = model.band.prefix(radius)
+        spectra = model.measure(geometry, count)
 
         evaluate = _evaluator(model, count)
         last = number == len(radii) - 1

@@ -8,16 +8,17 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.agreement import agreement
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.ctf_refinement import components_to_form, ctf_equations
 from ..core.projection import Reference
 from ..core.refinement import PARAMETERS, LocalEquations, local_equations
-from ..core.weighting import ctf_values, dose_amplitude, weigh
+from ..core.weighting import dose_amplitude, weigh
 from ..io.images import open_images
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
-from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals, without_own_noise
+from ..refine.noise import ShellSums, Spectra, fit_spectra, without_own_noise
 from ..refine.parameters import SeriesGeometry
 from ..refine.solve import CtfChange
 from .extract import CropGrid, ExposureView, source_pixel
@@ -86,6 +87,7 @@ class SeriesModel:
         ])
         self.images = open_images(dataset, series)
         self.spectra: Optional[Spectra] = None
+        self._count = len(self.band)
         self._forms: NDArray[np.float64] = np.empty((0, 3))
         self._cut_at, _ = dataset.project(series)  # (P, E, 2): crops stay where the start puts them
         self.projections = self._find_projections()
@@ -164,12 +166,12 @@ class SeriesModel:
 
     def _weigh(self, block: _Block) -> _Block:
         assert self.spectra is not None, "measure comes first"
-        data, weight = block.data.copy(), np.empty(block.data.shape, np.float32)
+        data = block.data[:, : self._count].copy()
         exposure = self.projections.exposure[block.rows]
-        weight[...] = weigh(
-            data, self.band, self.field, np.zeros((len(data), 2)), self._forms[block.rows], self.phase[exposure],
-            self.wavelength, self.cs, self.spectra.amplitude[exposure], self.spectra.noise[exposure], self.premultiplied,
-            self.threads,
+        weight = weigh(
+            data, self.band.up_to(self._count), self.field, np.zeros((len(data), 2)), self._forms[block.rows],
+            self.phase[exposure], self.wavelength, self.cs, self.spectra.amplitude, self.spectra.noise, self.premultiplied,
+            self.threads, exposure,
         )
         return block._replace(weighted=data, weight=weight)
 
@@ -180,60 +182,40 @@ class SeriesModel:
         c = self.projections
         return self.base[c.exposure] + components_to_form(geometry.defocus_changes()[c.particle, c.exposure])
 
-    def shell_sums(self, geometry: SeriesGeometry) -> ShellSums:
-        """Data against model by exposure and shell.
+    def shell_sums(self, geometry: SeriesGeometry, count: Optional[int] = None) -> ShellSums:
+        """Data against model by exposure and shell, of the first ``count`` coefficients (default: all).
 
         Premultiplied data are C X. Their least squares have the weight 1 / (C^2 s^2), so the amplitude comes from the sums of
         C X V* and C^2 |V|^2, and the noise from |C X - a C^2 V|^2, whose expectation is C^2 s^2.
         """
-        sums = ShellSums(*(np.zeros((len(self.exposures), self.shells)) for _ in range(6)))
+        band = self.band if count is None else self.band.up_to(count)
+        tables = np.zeros((len(self.exposures), self.shells, 6 if self.premultiplied else 3))
         forms, orientations, centres = self.forms(geometry), geometry.orientations(), geometry.centres()
+        c = self.projections
         for block in self._loaded(weighted=False):
-            exposures = self.projections.exposure[block.rows]
-            for exposure in np.unique(exposures):
-                inside = np.flatnonzero(exposures == exposure)
-                rows = block.rows[inside]
-                view = orientations[self.projections.particle[rows], exposure]
-                shift = centres[self.projections.particle[rows], exposure] - self.projections.centre[rows]
-                self._add_exposure(sums, int(exposure), block.data[inside], rows, view, shift, forms[rows])
-        return sums
-
-    def _add_exposure(
-        self, sums: ShellSums, exposure: int, data: NDArray, rows: NDArray, view: NDArray, shift: NDArray, forms: NDArray
-    ) -> None:
-        band = self.band
-        model = np.empty((len(rows), len(band)), np.complex64)
-        for which, reference in enumerate(self.references):
-            part = np.flatnonzero(self.which[rows] == which)
-            if len(part):
-                model[part] = reference.slices(view[part], band, self.crop_grid.scale, self.threads)
-        frequency = np.stack([band.kx, band.ky]).astype(np.float64) / self.field
-        model *= np.exp(-2j * np.pi * (shift @ frequency)).astype(np.complex64)
-        ctf = ctf_values(band, self.field, forms, np.full(len(rows), self.phase[exposure]), self.wavelength, self.cs)
-
-        def add(table: NDArray, values: NDArray) -> None:
-            table[exposure] += shell_totals(values, band.shell, self.shells)
-
-        add(sums.data, np.abs(data) ** 2)
+            rows = block.rows
+            p, e = c.particle[rows], c.exposure[rows]
+            found = agreement(
+                block.data, band, self.field, self.references, self.which[rows], orientations[p, e],
+                centres[p, e] - c.centre[rows], forms[rows], self.phase[e], self.wavelength, self.cs, self.crop_grid.scale,
+                self.premultiplied, self.threads,
+            )
+            np.add.at(tables[:, : found.shape[1]], e, found)
+        match, model, data = tables[..., :3].transpose(2, 0, 1)
         if self.premultiplied:
-            add(sums.match, (data * model.conj()).real)
-            model *= ctf
-            add(sums.model, np.abs(model) ** 2)
-            model *= ctf
-            add(sums.noise_match, (data * model.conj()).real)
-            add(sums.noise_model, np.abs(model) ** 2)
-            add(sums.number, ctf**2)
-            return
-        model *= ctf
-        for table in (sums.match, sums.noise_match):
-            add(table, (data * model.conj()).real)
-        for table in (sums.model, sums.noise_model):
-            add(table, np.abs(model) ** 2)
-        sums.number[exposure] += len(rows) * np.bincount(band.shell, minlength=self.shells)
+            noise_match, noise_model, number = tables[..., 3:].transpose(2, 0, 1)
+            return ShellSums(match, model, data, number, noise_match, noise_model)
+        images = np.bincount(c.exposure, minlength=len(tables))
+        number = np.outer(images, np.bincount(band.shell, minlength=self.shells)).astype(np.float64)
+        return ShellSums(match, model, data, number, match, model)
 
-    def measure(self, geometry: SeriesGeometry) -> Spectra:
-        """Amplitude and noise at this geometry; from now on the equations use them, and this geometry's CTF."""
-        sums = self.shell_sums(geometry)
+    def measure(self, geometry: SeriesGeometry, count: Optional[int] = None) -> Spectra:
+        """Amplitude and noise at this geometry; from now on the equations use them, and this geometry's CTF.
+
+        With ``count`` only as far as the first so many coefficients reach, and the equations may use no more than these.
+        """
+        self._count = len(self.band) if count is None else count
+        sums = self.shell_sums(geometry, count)
         if len(self.reference_fsc):
             shells = np.arange(len(self.reference_fsc))
             sums = without_own_noise(sums, np.interp(self.k * self.grid.field, shells, self.reference_fsc))
@@ -242,6 +224,7 @@ class SeriesModel:
     def measure_blindly(self, geometry: SeriesGeometry) -> Spectra:
         """As ``measure`` where poses are not known: the prior's amplitude, and all power of the data as noise."""
         sums = self.shell_sums(geometry)
+        self._count = len(self.band)
         nothing = np.zeros_like(sums.data)
         blind = sums._replace(match=nothing, model=nothing, noise_match=nothing, noise_model=nothing)
         spectra = fit_spectra(blind, self.prior, self.k)

@@ -40,12 +40,6 @@ class Spectra(NamedTuple):
     b_factor: NDArray[np.float64]
 
 
-def shell_totals(values: NDArray, shell: NDArray, shells: int) -> NDArray[np.float64]:
-    """Sum of ``values`` (Q, n) over the projections and over each shell: ``(shells,)``."""
-    totals = np.bincount(shell, np.asarray(values, dtype=np.float64).sum(axis=0), minlength=shells)
-    return totals.astype(np.float64)
-
-
 def smooth(values: NDArray, count: NDArray) -> NDArray[np.float64]:
     """Mean over three shells (weights 1, 2, 1 times ``count``); shells that hold nothing take a neighbour's."""
     weights = np.where(count > 0, count, 0.0)

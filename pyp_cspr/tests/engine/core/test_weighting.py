@@ -143,3 +143,15 @@ def test_weights_that_rise_with_the_ctf_grow_like_k_afterwards() -> None:
 @pytest.mark.parametrize(("defocus", "phase"), [(30000.0, 1.6), (0.0, 0.07), (-5000.0, 0.07)])
 def test_weights_that_do_not_rise_are_left_alone(defocus: float, phase: float) -> None:
     assert not len(level_rise(make_band(32, 14), 128.0, defocus, phase, wavelength(300.0)))
+
+
+def test_tables_are_chosen_image_by_image(random: np.random.Generator) -> None:
+    band, data, amplitude, power = _problem(random)
+    form, which = defocus_form(*DEFOCUS.T), np.array([2, 0, 2])
+    rows = data.copy()
+    expected = weigh(data, band, FIELD, RESIDUAL, form, PHASE, LAMBDA, CS, amplitude[which], power[which])
+    found = weigh(rows, band, FIELD, RESIDUAL, form, PHASE, LAMBDA, CS, amplitude, power, which=which)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(rows, data)
+    with pytest.raises(ValueError, match="do not fit"):
+        weigh(rows, band, FIELD, RESIDUAL, form, PHASE, LAMBDA, CS, amplitude, power, which=[0, 1, 3])
