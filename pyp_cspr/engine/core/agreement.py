@@ -35,8 +35,9 @@ def agreement(
 
     ``data`` (Q, at least len(band)) X; ``references`` V of which ``which`` (Q,) says each projection's; ``rotations`` (Q, 3, 3)
     M and ``shifts`` (Q, 2) in angstrom as in ``refinement.local_equations``; ``defocus_form`` (Q, 3), ``phase`` (Q,),
-    ``wavelength`` and ``cs`` as in ``weighting.ctf_values``. Where ``premultiplied``, X holds C X and the sums are ``(Q, shells, 6)``:
-    Re X (V e)*, |C V|^2, |X|^2, Re X (C^2 V e)*, |C^2 V|^2, C^2. Raises ValueError for samples beyond a reference.
+    ``wavelength`` and ``cs`` as in ``weighting.ctf_values``. Where ``premultiplied``, X holds C X and the sums are
+    ``(Q, shells, 6)``: Re X (V e)*, |C V|^2, |X|^2, Re X (C^2 V e)*, |C^2 V|^2, C^2. Raises ValueError for samples beyond a
+    reference.
     """
     from . import agreement_kernels as kernels
 
