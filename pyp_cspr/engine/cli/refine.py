@@ -15,9 +15,8 @@ from typing import Any, Callable, Dict, Iterator
 from ..io.config import read_toml
 from ..model.settings import RefineSettings
 from ..pipeline.iterate import refine
-from ..pipeline.resources import check_machine
 from . import print_json
-from .options import add_data, add_json, add_machine, progress_bar
+from .options import add_data, add_executor, add_json, add_machine, executor_of, progress_bar
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +42,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace another run in RUN")
     group.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     add_machine(parser)
+    add_executor(parser)
     add_json(parser)
     parser.epilog = "settings: " + ", ".join(field.name for field in fields(RefineSettings))
 
@@ -83,9 +83,10 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def main(args: argparse.Namespace) -> int:
     values = values_of(args)
-    check_machine(args.processes, args.threads, args.memory)
-    summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
-                     args.processes, args.threads, args.memory, args.overwrite, args.report, _bar, args.chunks_elsewhere)
+    with executor_of(args) as executor:
+        summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
+                         overwrite=args.overwrite, report=args.report, bar=_bar, chunks_elsewhere=args.chunks_elsewhere,
+                         executor=executor)
     if args.json:
         print_json(summary)
         return 0

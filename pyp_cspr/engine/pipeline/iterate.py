@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,10 @@ from ..model.tables import Dataset
 from ..model.task import MapGrid, content_hash
 from .check import check_cube
 from .chunk import Progress
-from .local import run_tasks
+from .executors import Executor, LocalExecutor, Resources
 from .merge import merge_run
 from .plan import check_tasks_per_chunk, map_grid, plan_dataset, read_planned
 from .reporting import read_tables, report_refinement
-from .resources import share_out
 from .store import RunStore, hash_array, read_json, read_rows, write_json
 
 PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "optimisation_set.star",
@@ -79,11 +78,12 @@ def refine(
     report: bool = True,
     bar: Optional[Bar] = None,
     chunks_elsewhere: bool = False,
+    executor: Optional[Executor] = None,
 ) -> Dict[str, Any]:
     """Refine poses and tilt geometry of a data set against a map; returns the summary. Called again, it resumes.
 
     ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none" or a map. The other
-    arguments as in ``reconstruct``.
+    arguments as in ``reconstruct``; ``executor`` says who runs the chunks, on this machine if it is not given.
 
     With ``chunks_elsewhere`` chunks are left to others: where some of an iteration are not done, what is returned is
     ``{"iteration": i, "tasks": [their task files]}``. Called again when they are done, it merges them and plans the next
@@ -102,7 +102,7 @@ def refine(
         "mask_hash": None if given_mask is None else hash_array(given_mask),
     }
     _claim(run, plan, overwrite)
-    machine = (processes, threads, memory)
+    executor = executor or LocalExecutor(Resources(processes, threads, memory))
     bar = bar or _silent
     history: List[Dict[str, Any]] = []
     reason = ""
@@ -124,7 +124,7 @@ def refine(
             waiting = store.unfinished() if chunks_elsewhere else []
             if waiting:
                 return {"iteration": iteration, "tasks": [str(path) for path in waiting]}
-            _run(store, machine, bar, f"iteration {iteration}", report)
+            _run(store, executor, bar, f"iteration {iteration}", report)
         summary = _describe_change(run, iteration)
         history.append(summary)
         reason = converged(history) or ("all iterations done" if iteration == iterations else "")
@@ -216,12 +216,10 @@ def _claim(run: Refinement, plan: Dict[str, Any], overwrite: bool) -> None:
     write_json(path, plan)
 
 
-def _run(store: RunStore, machine: Tuple[int, int, float], bar: Bar, label: str, report: bool) -> None:
-    paths = store.task_paths()
-    count, each, budget = share_out(*machine, chunks=len(paths))
+def _run(store: RunStore, executor: Executor, bar: Bar, label: str, report: bool) -> None:
     with bar(label, store.plan()["n_projections"]) as progress:
-        run_tasks(paths, count, each, budget, progress)
-    merge_run(store, count * each, report=report)
+        executor.run(store, progress)
+    merge_run(store, executor.merge_threads(store), report=report)
 
 
 class _Silent:
