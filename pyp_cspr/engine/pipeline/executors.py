@@ -65,10 +65,10 @@ class SlurmSettings(Settings):
 
 def minutes(walltime: str, where: str = "settings") -> int:
     """Whole minutes, at least 1, of SLURM's ways to write a time. Raises InputError."""
-    days, _, clock = walltime.strip().rpartition("-")
+    days, dash, clock = walltime.strip().rpartition("-")
     try:
         parts = [int(part) for part in clock.split(":")]
-        whole = int(days) if days else 0
+        whole = int(days) if dash else 0
         if not 1 <= len(parts) <= 3 or min(parts) < 0 or whole < 0:
             raise ValueError
     except ValueError:
