@@ -79,6 +79,14 @@ def wait_for(slurm: Slurm, state: str, process: subprocess.Popen) -> str:
     raise AssertionError(f"no job is {state}; the command: {process.poll()}")
 
 
+def states_since(slurm: Slurm, before: int):
+    """How the jobs ended, once the last one has left the queue, which is a little after its chunk is done."""
+    end = time.monotonic() + 40
+    while queue(slurm) and time.monotonic() < end:
+        time.sleep(0.2)
+    return slurm.states()[before:]
+
+
 def started(slurm: Slurm, command) -> subprocess.Popen:
     return subprocess.Popen(command, env=slurm.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             start_new_session=True)
@@ -171,7 +179,7 @@ def test_a_job_array_on_two_nodes_refines_to_the_same_map(slurm, small_sample, t
                           text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_maps(tmp_path / "here", tmp_path / "there")
-    assert slurm.states()[before:] == ["COMPLETED"] * 6  # three chunks, two iterations
+    assert states_since(slurm, before) == ["COMPLETED"] * 6  # three chunks, two iterations
     nodes = {word.split("=")[1] for word in (slurm.folder / "jobs.log").read_text().split() if word.startswith("NodeList=")}
     assert nodes == {"n1", "n2"}
     script = next((tmp_path / "there" / "iterations" / "001" / "slurm").glob("*_submission.sh")).read_text()
@@ -190,7 +198,7 @@ def test_a_killed_element_is_submitted_again_and_alone(slurm, small_sample, loca
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert_same_maps(local, tmp_path / "run")
-    states = slurm.states()[before:]
+    states = states_since(slurm, before)
     assert len(states) == 4  # the killed one and only it went twice
     assert states.count("COMPLETED") == 3
     jobs = json.loads((tmp_path / "run" / "slurm" / "jobs.json").read_text())
@@ -215,7 +223,7 @@ def test_a_command_that_is_killed_finds_its_jobs_again(slurm, small_sample, loca
     done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_maps(local, tmp_path / "run")
-    assert slurm.states()[before:] == ["COMPLETED"] * 3  # nothing was submitted twice
+    assert states_since(slurm, before) == ["COMPLETED"] * 3  # nothing was submitted twice
 
 
 @needs_slurm
@@ -231,9 +239,7 @@ def test_stopping_the_command_cancels_its_jobs(slurm, small_sample, tmp_path) ->
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "stopped; start it again" in error
-    end = time.monotonic() + 40
-    while queue(slurm) and time.monotonic() < end:
-        time.sleep(0.2)
+    states_since(slurm, 0)
     assert queue(slurm) == []
 
 
