@@ -77,7 +77,8 @@ CSP = (
     Key("csp_RefineProjectionCutoff", int, 0, "projections", "particles with fewer usable projections are not refined",
         "refinement_projections", old=("metric_RefineProjectionCutoff", "RefineProjectionCutoff"), least=0),
     Key("csp_NumberOfRandomIterations", int, 0, "draws", "above 0: search rotations within the tolerances "
-        "(csp_ToleranceParticles) and translations first; how many draws makes no difference, the search is a grid", "search_cone search_shift",
+        "(csp_ToleranceParticles) and translations first; how many draws makes no difference, the search is a grid",
+        "search_cone search_shift",
         old=("NumberOfRandomIterations",), least=0),
     Key("csp_GridSearch", bool, False, "", "search as csp_NumberOfRandomIterations does, with the step csp_AngleStep",
         "search_cone search_shift search_step"),

@@ -50,6 +50,7 @@ class ChunkTask:
     refine: bool = False  # settings are RefineSettings, and the series are refined before they are inserted
     resolution: float = 0.0  # angstrom: the finest detail that refinement uses
     references: Tuple[str, ...] = ()  # hashes of reference1.mrc (and reference2.mrc) beside the run's plan
+    scores: Dict[str, float] = field(default_factory=dict)  # of the whole data set before the task: least, most, mean
     version: int = TASK_VERSION
 
     @property

@@ -82,8 +82,9 @@ def refine(
 ) -> Dict[str, Any]:
     """Refine poses and tilt geometry of a data set against a map; returns the summary. Called again, it resumes.
 
-    ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none" or a map. The other
-    arguments as in ``reconstruct``; ``executor`` says who runs the chunks, on this machine if it is not given.
+    ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none", "sphere:RADIUS" in
+    angstrom, or a map. The other arguments as in ``reconstruct``; ``executor`` says who runs the chunks, on this machine if
+    it is not given.
 
     With ``chunks_elsewhere`` chunks are left to others: where some of an iteration are not done, what is returned is
     ``{"iteration": i, "tasks": [their task files]}``. Called again when they are done, it merges them and plans the next
@@ -148,7 +149,9 @@ def read_reference(path: str, grid: MapGrid) -> NDArray[np.float32]:
 
 
 def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
-    """A mask on the run's grid. Raises InputError where it is not one."""
+    """A mask on the run's grid: of a file, or a ball for "sphere:RADIUS". Raises InputError where it is not one."""
+    if path.startswith("sphere:"):
+        return _ball(path, grid)
     values, pixel = read_map(path)
     if values.shape != (grid.box,) * 3:
         raise InputError(f"{path}: {' x '.join(map(str, values.shape))} voxels, but the run's box is {grid.box}; make it again")
@@ -157,6 +160,20 @@ def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
     if values.min() < -1e-3 or values.max() > 1.001 or not values.max() > 0:
         raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; a mask goes from 0 to 1")
     return values
+
+
+def _ball(text: str, grid: MapGrid, edge: float = 5.0) -> NDArray[np.float32]:
+    """1 within the radius, then a cosine of ``edge`` pixels to 0; all of it inside the box."""
+    try:
+        radius = float(text.partition(":")[2]) / grid.pixel
+    except ValueError:
+        radius = 0.0
+    if not radius > 0:
+        raise InputError(f"mask {text!r}: want sphere:RADIUS with a radius in angstrom above 0")
+    axis = np.arange(grid.box) - grid.box // 2
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    ramp = np.clip((distance - min(radius, grid.box / 2 - 1 - edge)) / edge, 0.0, 1.0)
+    return (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
 def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: MapGrid) -> float:

@@ -17,6 +17,7 @@ from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
 from .extract import source_pixel
+from .selection import choose_for_map, projections_of_map, score_limits
 from .store import RunStore, hash_array, hash_rows, write_json, write_rows
 
 
@@ -36,7 +37,10 @@ def map_grid(dataset: Dataset, settings: ReconstructSettings) -> MapGrid:
         if not dataset.is_stacks(row) and box * pixel > size.min() * dataset.series["pixel"][row]:
             raise InputError(f"series {name}: box {box} x {pixel:g} A is larger than its images ({size[0]} x {size[1]} pixels)")
     padded = 2 * int(round(box * settings.padding / 2))
-    return MapGrid(int(box), float(pixel), padded, int(box) // 2 - 1)
+    radius = int(box) // 2 - 1
+    if settings.map_resolution:
+        radius = int(np.clip(box * pixel / settings.map_resolution, 4, radius))
+    return MapGrid(int(box), float(pixel), padded, radius)
 
 
 def chunk_dataset(dataset: Dataset, series: List[int]) -> Dataset:
@@ -99,7 +103,8 @@ def plan_dataset(
     groups = [with_particles[i : i + tasks_per_chunk] for i in range(0, len(with_particles), tasks_per_chunk)]
     parts = [chunk_dataset(dataset, group) for group in groups]
     hashes = tuple(hash_array(volume) for volume in references)
-    tasks = [_task(index, part, grid, settings, resolution, hashes) for index, part in enumerate(parts)]
+    scores = score_limits(dataset, settings)
+    tasks = [_task(index, part, grid, settings, resolution, hashes, scores) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
     if store.plan_path.exists() and not overwrite:
         if store.plan()["hash"] != plan["hash"]:
@@ -118,11 +123,14 @@ def plan_dataset(
 
 
 def _task(
-    index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...]
+    index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...],
+    scores: Dict[str, float],
 ) -> ChunkTask:
-    used = sum(int(part.used(row).sum()) for row in range(len(part.series)))
+    choice = choose_for_map(part, settings, scores)
+    used = sum(int(projections_of_map(part, row, settings, choice).sum()) for row in range(len(part.series)))
     names = tuple(str(name) for name in part.series["name"])
-    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references)
+    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references,
+                     scores)
 
 
 def _data_folder(data: str) -> Path:

@@ -14,7 +14,7 @@ from ..core.projection import Reference
 from ..core.refinement import PARAMETERS, LocalEquations, local_equations
 from ..core.weighting import ctf_values, dose_amplitude, weigh
 from ..io.images import open_images
-from ..model.settings import ReconstructSettings
+from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals
@@ -80,6 +80,8 @@ class SeriesModel:
             scale * dose_amplitude(self.k, before, dose, voltage)
             for scale, before, dose in zip(table["scale"], table["dose_before"], table["dose"])
         ])
+        if isinstance(self.settings, RefineSettings) and self.settings.low_resolution:
+            self.prior[:, self.k < 1.0 / self.settings.low_resolution] = 0.0  # no signal is expected, so these weigh nothing
         self.images = open_images(dataset, series)
         self.spectra: Optional[Spectra] = None
         self._forms: NDArray[np.float64] = np.empty((0, 3))
