@@ -1,7 +1,7 @@
 """PYP's geometry and the engine's: poses, positions, crops, tilts, defocus. Arrays in, arrays out; nothing is read here.
 
 ``engine/conventions.py``, sentences 8, 10 and 16 to 18, says what the numbers mean. PYP's specimen frame has its origin at the
-tomogram's corner and counts unbinned pixels; the engine's has its origin at the tomogram's centre and counts angstrom; their axes
+tomogram's corner and counts unbinned pixels; the engine's has its origin at the tomogram's centre and counts angstrom; the axes
 are the same, and PYP's z is that of a tomogram read from its end (``model_to_positions``). Angles are in degrees.
 """
 
@@ -72,7 +72,7 @@ def parx_to_particle(norm: ArrayLike, matrix: ArrayLike, residual: ArrayLike) ->
 def volume_to_particle(normal: ArrayLike, matrix: ArrayLike, binning: float) -> Tuple[Floats, Floats]:
     """(R_p, displacement from the picked position in unbinned pixels) of rows of a sub-volume alignment.
 
-    ``normal`` ``(n, 3)``, ``matrix`` ``(n, 4, 4)`` with its translation in pixels of the sub-volumes, whose ``binning`` this is.
+    ``normal`` ``(n, 3)``, ``matrix`` ``(n, 4, 4)`` with its translation in pixels of the sub-volumes, of this ``binning``.
     The displacement, -s, is to be added once: PYP stores it in the position and again as a shift.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
@@ -184,7 +184,7 @@ def affine_deformation(linear: ArrayLike, field: ArrayLike, grid: int = 2) -> Fl
     return values
 
 
-def fit_deformation(place: ArrayLike, residual: ArrayLike, field: ArrayLike, grid: int, stiffness: float = 1e-2) -> Floats:
+def fit_deformation(place: ArrayLike, residual: ArrayLike, field: ArrayLike, grid: int, stiffness: float = 1e-4) -> Floats:
     """Control values ``(2 LARGEST_GRID^2,)`` of the field nearest to ``residual`` ``(n, 2)`` angstrom at ``place`` ``(n, 2)``.
 
     ``stiffness`` draws values that no particle is near to towards 0.

@@ -124,10 +124,10 @@ def test_trap_the_sign_of_a_folded_shift(random) -> None:
 
 def test_trap_double_counted_sub_volume_shift(random) -> None:
     """The shift is in the start position, so s must be 0: counted twice the particle would be seen 2 |M s| off."""
-    norm, matrix, atom, lies = planted(random, (211.0, 300.0, 91.0))
+    norm, matrix, *_ = planted(random, (211.0, 300.0, 91.0))
     full = np.eye(4)[None].copy()
     full[0, :3] = matrix
-    rotation, moved = pyp.volume_to_particle(norm[None], full, 4.0)
+    _, moved = pyp.volume_to_particle(norm[None], full, 4.0)
     _, s = pyp.parx_to_particle(norm, matrix, np.zeros(3))
     assert_allclose(moved[0], -4.0 * s, atol=1e-9)
     recentred = pyp.position_to_specimen(np.array([211.0, 300.0, 91.0]) + moved[0], np.zeros(3), SIZE, PIXEL)
@@ -246,7 +246,7 @@ def test_defocus_of_an_inclined_plane_away_from_the_centre(random, hand) -> None
 
 
 def test_the_defocus_of_a_particle_is_pyps_formula_at_its_hand() -> None:
-    """dDF = -px [(Z - z_spec) cos a - (X - cX) sin a] for a plane at z_spec seen without a shift, near zero tilt to first order."""
+    """dDF = -px [(Z - z_spec) cos a - (X - cX) sin a] for a plane at z_spec seen without a shift, to first order of a."""
     x, z, z_spec, tilt = 300.0, 70.0, 95.0, 4.0
     a = np.deg2rad(tilt)
     ddf = -PIXEL * ((z - z_spec) * np.cos(a) - (x - SIZE[0] / 2) * np.sin(a))
