@@ -100,6 +100,8 @@ def _members(name: str, limit: int) -> Iterator[Tuple[str, bytes]]:
                     if len(data) != info.size:
                         raise InputError(f"{name}: {member}: ends early; copy or make the archive again")
                     yield member, data
+            while bounded.read(2**16):  # to the end, so that a file cut short is noticed
+                pass
         except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{name}: not a parameter archive (tar in bzip2): {reason}; copy or make it again") from None

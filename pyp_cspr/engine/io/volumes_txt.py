@@ -84,7 +84,7 @@ def read_volumes(path: PathLike) -> VolumesTable:
     for row, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.lstrip().startswith("number"):
             continue
-        words = line.split(None, len(COLUMNS) - 1)  # a file name may hold blanks
+        words = _split(line)
         if len(words) != len(COLUMNS):
             raise InputError(f"{name}: line {row}: {len(words)} columns, want {len(COLUMNS)}")
         values.append([number(word, name, row, column) for word, column in zip(words[:-1], COLUMNS)])
@@ -100,6 +100,14 @@ def read_volumes(path: PathLike) -> VolumesTable:
     return VolumesTable(numbers, parts[0], parts[1], parts[2], parts[3], matrix, parts[4], table[:, 31].copy(), files, name)
 
 
+def _split(line: str) -> List[str]:
+    """The words between tabs, where there are tabs: a file name may hold blanks."""
+    words = line.split("\t")
+    if any(len(word.split()) > 1 for word in words[:-1]) or len(words) == 1:
+        return line.split(None, len(COLUMNS) - 1)
+    return words
+
+
 def write_volumes(path: PathLike, table: VolumesTable) -> None:
     """Write a table of sub-volumes with its header, tabs between the columns.
 
@@ -107,10 +115,11 @@ def write_volumes(path: PathLike, table: VolumesTable) -> None:
     for parts of different lengths or a file name with a tab or a line end.
     """
     count = len(table)
-    parts = [table.wedge, table.position, table.box, table.normal, np.reshape(table.matrix, (count, 16)), table.magnification]
-    values = np.concatenate([*(np.reshape(part, (count, -1)) for part in parts), np.reshape(table.score, (count, 1))], axis=1)
-    if values.shape[1] != len(COLUMNS) - 2 or len(table.filename) != count:
+    parts = [table.wedge, table.position, table.box, table.normal, table.matrix, table.magnification, table.score]
+    if any(len(part) != count for part in [*parts, table.filename]):
         raise ValueError("parts of different lengths")
+    widths = (2, 3, 3, 3, 16, 3, 1)
+    values = np.concatenate([np.reshape(part, (count, width)) for part, width in zip(parts, widths)], axis=1)
     lines = ["\t".join(COLUMNS)]
     for index, row, filename in zip(table.number, values, table.filename):
         if not filename.strip() or re.search(r"[\t\r\n]", filename) or not np.all(np.isfinite(row)):
