@@ -25,7 +25,7 @@ def write_dataset(dataset: Dataset, folder: PathLike) -> str:
     that has it is whole. Raises InputError where the folder cannot be written.
     """
     root = os.path.abspath(os.fspath(folder))
-    stems = _stems([str(name) for name in dataset.series["name"]])
+    stems = file_stems([str(name) for name in dataset.series["name"]])
     for row, stem in enumerate(stems):
         block = _tilt_block(dataset, row, root)
         write_star(os.path.join(root, "tilt_series", f"{stem}.star"), {str(dataset.series["name"][row]): block})
@@ -46,7 +46,7 @@ def write_dataset(dataset: Dataset, folder: PathLike) -> str:
     return star
 
 
-def _stems(names: Sequence[str]) -> List[str]:
+def file_stems(names: Sequence[str]) -> List[str]:
     """File names for series: the names themselves, made safe and unique."""
     stems: List[str] = []
     for name in names:
