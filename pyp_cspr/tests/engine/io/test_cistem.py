@@ -216,7 +216,7 @@ def test_values_that_do_not_fit():
         CistemTable(table.columns, "a").floats("PSI")
     with pytest.raises(InputError, match=r"a: no column SCORE_CHANGE \(id 8192\)"):
         CistemTable(table.columns, "a").floats("SCORE_CHANGE")
-    with pytest.raises(InputError, match="row 1: PIXEL_SIZE is .*, want a whole"):
+    with pytest.raises(InputError, match="row 1: PIXEL_SIZE"):
         CistemTable({"PIXEL_SIZE": np.array([0.5])}, "a").integers("PIXEL_SIZE")
 
 
