@@ -14,7 +14,7 @@ from .settings import ReconstructSettings, RefineSettings
 WHERE = "PYP's configuration"
 DEFORMATION = 20.0  # angstrom, prior of the control values that csp_Grid asks for
 ASTIGMATISM = 0.4  # prior of astigmatism over that of defocus: 300 A for PYP's 750 A
-REFINES = ("csp_refine_particles", "csp_refine_micrographs", "csp_refine_ctf", "csp_frame_refinement")
+REFINES = ("csp_refine_particles", "csp_refine_micrographs", "csp_refine_ctf")
 
 # Keys whose value is a setting as it is.
 SAME: Dict[str, str] = {
@@ -81,6 +81,8 @@ class PypProject:
     tilt_axis: Optional[float] = None  # deg, from x
     hand: float = -1.0  # sign of depth in the defocus
     white_particles: bool = False
+    tomogram_binning: Optional[float] = None
+    volumes_binning: float = 1.0  # of the sub-volumes whose alignments csp_refine names
 
 
 class PypSettings(NamedTuple):
@@ -250,6 +252,7 @@ def project_of(configuration: PypConfiguration) -> PypProject:
         dose=get("scope_dose_rate") if given("scope_dose_rate") else None, dose_before=get("scope_init_dose"),
         tilt_axis=get("scope_tilt_axis") if given("scope_tilt_axis") else None,
         hand=1.0 if get("csp_ctf_handedness") else -1.0, white_particles=get("data_invert"),
+        tomogram_binning=if_given("tomo_rec_binning"), volumes_binning=get("tomo_ext_binn"),
     )
 
 
@@ -285,6 +288,9 @@ def warnings_of(configuration: PypConfiguration) -> List[str]:
         reason = key.ignored or _partly(configuration, name, value)
         if reason:
             lines.append(f"{origin}: {name} is known, {'but' if key.sets else 'but has no effect here:'} {reason}")
+    if configuration.given("csp_refine_particles") and not any(configuration.value(name) for name in REFINES):
+        lines.append(f"{configuration.origin('csp_refine_particles')}: nothing is refined, only reconstructed, as long as none of "
+                     f"{', '.join(REFINES)} is True")
     steps: Dict[str, List[str]] = {}
     for other in configuration.others:
         steps.setdefault(other_step(other), []).append(other)
