@@ -14,7 +14,6 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..conventions import DARK_PARTICLES
 from ..core.geometry import pyp_tilt_matrix
 from ..errors import InputError
 from ..model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
@@ -93,9 +92,8 @@ def _assemble(series: Sequence[PypSeries], optics: PypOptics, parts: Sequence[Pa
         "specimen_size": [one.specimen_size for one in series],
         "deformation_grid": [part.grid for part in parts],
     }
-    for name in ("pixel", "voltage", "cs", "amplitude_contrast", "hand"):
+    for name in ("pixel", "voltage", "cs", "amplitude_contrast", "hand", "contrast"):
         columns[name] = [getattr(optics, name)] * len(series)
-    columns["contrast"] = [DARK_PARTICLES] * len(series)
     exposures = {name: np.concatenate([np.asarray(part.exposures[name]) for part in parts]) for name in parts[0].exposures}
     exposures["series"] = np.repeat(np.arange(len(parts)), [len(part.exposures["slice"]) for part in parts])
     particles = {name: np.concatenate([np.asarray(part.particles[name]) for part in parts]) for name in parts[0].particles}

@@ -8,6 +8,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions import DARK_PARTICLES
 from ..core.geometry import pyp_tilt_matrix
 from ..model.tables import LARGEST_GRID
 from . import pyp_geometry as pyp
@@ -24,9 +25,11 @@ class PypOptics:
     cs: float = 2.7  # mm (scope_cs)
     amplitude_contrast: float = 0.07  # (scope_wgh)
     dose: float = 1.0  # e/A^2 of a tilt (scope_dose_rate)
+    dose_before: float = 0.0  # e/A^2 before the first (scope_init_dose)
     hand: float = -1.0  # +1 with csp_ctf_handedness
     box: int = 0  # pixels (extract_box)
     bin: float = 1.0  # of the particles (extract_bin)
+    contrast: float = DARK_PARTICLES  # -1; 1 where the images have white particles (data_invert)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def start_exposures(series: PypSeries, optics: PypOptics, height: float) -> Dict
         "order": series.order,
         "rotation": pyp_tilt_matrix(series.tilt, pyp.tilt_axis(series.linear)),
         "shift": base_shift(series, optics.pixel),
-        "dose_before": series.order * optics.dose,
+        "dose_before": optics.dose_before + series.order * optics.dose,
         "dose": np.full(len(series.tilt), optics.dose),
         "defocus": defocus,
         "phase_shift": np.zeros(len(series.tilt)),

@@ -53,6 +53,10 @@ SCOPE = (
     Key("data_mode", str, "tomo", "", "tilt series; single-particle projects are not read here", "project.mode",
         choices=("tomo", "spr"), by_iteration=False),
     Key("data_set", str, "", "", "name of the project: of its files", "project.dataset", old=("dataset",)),
+    Key("tomo_rec_binning", float, 8.0, "", "binning of the tomograms that particles were picked in",
+        "project.tomogram_binning", least=0, by_iteration=False),
+    Key("tomo_ext_binn", float, 1.0, "", "binning of the sub-volumes whose alignments csp_refine names",
+        "project.volumes_binning", least=0, by_iteration=False),
     Key("data_invert", bool, False, "", "images have white particles", "project.white_particles", by_iteration=False),
     *(Key(f"data_{name}", str, "", "", meaning, ignored=_FOLDER) for name, meaning in (
         ("path", "raw data"), ("path_mdoc", "raw metadata"), ("parent", "another project"), ("import", "import of a session"),
