@@ -289,8 +289,8 @@ def warnings_of(configuration: PypConfiguration) -> List[str]:
         if reason:
             lines.append(f"{origin}: {name} is known, {'but' if key.sets else 'but has no effect here:'} {reason}")
     if configuration.given("csp_refine_particles") and not any(configuration.value(name) for name in REFINES):
-        lines.append(f"{configuration.origin('csp_refine_particles')}: nothing is refined, only reconstructed, as long as none of "
-                     f"{', '.join(REFINES)} is True")
+        lines.append(f"{configuration.origin('csp_refine_particles')}: nothing is refined, only reconstructed, as long as "
+                     f"none of {', '.join(REFINES)} is True")
     steps: Dict[str, List[str]] = {}
     for other in configuration.others:
         steps.setdefault(other_step(other), []).append(other)
