@@ -116,7 +116,7 @@ def write_volumes(path: PathLike, table: VolumesTable) -> None:
     """
     count = len(table)
     parts = [table.wedge, table.position, table.box, table.normal, table.matrix, table.magnification, table.score]
-    if any(len(part) != count for part in [*parts, table.filename]):
+    if any(len(part) != count for part in parts) or len(table.filename) != count:
         raise ValueError("parts of different lengths")
     widths = (2, 3, 3, 3, 16, 3, 1)
     values = np.concatenate([np.reshape(part, (count, width)) for part, width in zip(parts, widths)], axis=1)
