@@ -21,9 +21,11 @@ from .text import PathLike, read_bytes
 Value = Union[NDArray, Dict[str, Any], List[Any], str, float, int, None]
 
 LARGEST = 256 * 2**20  # bytes: tables of a series have less than a thousandth of it
+MOST_COLUMNS = 10_000
 _ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric", "numpy")
-_TABLES = ("pandas.core.frame", "pandas.core.internals.managers", "pandas.core.internals.blocks", "pandas._libs.internals",
-           "pandas.core.indexes.base", "pandas.core.indexes.range", "pandas.core.indexes.numeric", "pandas.core.series")
+_TABLES = ("pandas", "pandas.arrays", "pandas._libs.arrays", "pandas.core.frame", "pandas.core.internals.managers",
+           "pandas.core.internals.blocks", "pandas._libs.internals", "pandas.core.indexes.base",
+           "pandas.core.indexes.range", "pandas.core.indexes.numeric", "pandas.core.series")
 _PLAIN = {"dict": dict, "list": list, "tuple": tuple, "set": set, "OrderedDict": dict, "slice": slice}
 
 
@@ -47,7 +49,7 @@ class _Inert:
         self.state = state
 
 
-class _Reader(pickle.Unpickler):
+class _Reader(pickle._Unpickler):  # that in Python: a damaged file cannot make it reserve memory, as the one in C does
     def __init__(self, data: bytes, where: str) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")
         self.where = where
@@ -109,6 +111,10 @@ def _of_inert(value: _Inert, depth: int) -> Any:
     if value.name == "scalar":
         kind, content = value.arguments
         return np.frombuffer(_bytes(content), _dtype(kind))[0].item()
+    if value.name == "__pyx_unpickle_NDArrayBacked":  # pandas' array of texts
+        parts = value.state or value.arguments[2]
+        inner = [part for part in parts if isinstance(part, _Inert) and part.name == "_reconstruct"]
+        return _array(inner[0])
     if value.name in ("DataFrame", "_reconstructor"):
         return _frame(value, depth)
     if value.name == "encode":
@@ -117,8 +123,8 @@ def _of_inert(value: _Inert, depth: int) -> Any:
 
 
 def _bytes(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
     if isinstance(value, _Inert) and value.name == "encode":  # how old protocols write bytes
         text, coding = value.arguments
         if coding == "latin1":
@@ -186,4 +192,7 @@ def _labels(index: Any) -> List[str]:
     content = index.arguments[1]
     if "data" in content:
         return [str(label) for label in np.asarray(_plain(content["data"], 0)).tolist()]
-    return [str(label) for label in range(content["start"], content["stop"], content["step"])]
+    labels = range(content["start"], content["stop"], content["step"])
+    if len(labels) > MOST_COLUMNS:
+        raise InputError(f"holds a table of {len(labels)} columns")
+    return [str(label) for label in labels]

@@ -1,7 +1,7 @@
 """Writes a PYP project from a data set by PYP's documented formats and formulas, with none of the engine's PYP code.
 
-What it takes from the engine is the data set itself (poses in the engine's sense) and nothing of PYP: the 33 columns, the chain of
-NORM and MATRIX, the z of the specimen, crops, shifts and binary tables are written out here once more.
+What it takes from the engine is the data set itself (poses in the engine's sense) and nothing of PYP: the 33 columns, the chain
+of NORM and MATRIX, the z of the specimen, crops, shifts and binary tables are written out here once more.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def write_series(folder: Path, data: Dataset, row: int, rec: np.ndarray, height:
     # T = Rz(-b) Ry(a); the forward .xf turns by b, and the centre is seen at -F^-1 d
     size = data.series["image_size"][row]
     tilts, turns, lines, ctf = [], [], [], []
-    for rotation, shift in zip(exposures["rotation"], exposures["shift"]):
+    for rotation in exposures["rotation"]:
         tilts.append(np.rad2deg(np.arctan2(-rotation[2, 0], rotation[2, 2])))
         turns.append(-np.rad2deg(np.arctan2(rotation[1, 0], rotation[0, 0])))
     for image, (tilt, turn) in enumerate(zip(tilts, turns)):
@@ -137,14 +137,15 @@ def write_particles(
     return lines
 
 
-# --- the tables that a PYP iteration leaves: document 02, section 1.3 -------------------------------------------------------
+# --- the tables that a PYP iteration leaves: document 02, section 1.3 ------------------------------------------------------
 
 PROJECTIONS = (
-    ("POSITION_IN_STACK", 1, 9), ("PSI", 4, 3), ("THETA", 4194304, 3), ("PHI", 8388608, 3), ("X_SHIFT", 8, 3), ("Y_SHIFT", 16, 3),
-    ("DEFOCUS_1", 32, 3), ("DEFOCUS_2", 64, 3), ("DEFOCUS_ANGLE", 128, 3), ("PHASE_SHIFT", 256, 3), ("IMAGE_IS_ACTIVE", 2, 2),
+    ("POSITION_IN_STACK", 1, 9), ("PSI", 4, 3), ("THETA", 4194304, 3), ("PHI", 8388608, 3), ("X_SHIFT", 8, 3),
+    ("Y_SHIFT", 16, 3), ("DEFOCUS_1", 32, 3),
+    ("DEFOCUS_2", 64, 3), ("DEFOCUS_ANGLE", 128, 3), ("PHASE_SHIFT", 256, 3), ("IMAGE_IS_ACTIVE", 2, 2),
     ("OCCUPANCY", 512, 3), ("LOGP", 1024, 3), ("SIGMA", 2048, 3), ("SCORE", 4096, 3), ("PIXEL_SIZE", 16384, 3),
-    ("MICROSCOPE_VOLTAGE", 32768, 3), ("MICROSCOPE_CS", 65536, 3), ("AMPLITUDE_CONTRAST", 131072, 3), ("BEAM_TILT_X", 262144, 3),
-    ("BEAM_TILT_Y", 524288, 3), ("IMAGE_SHIFT_X", 1048576, 3), ("IMAGE_SHIFT_Y", 2097152, 3),
+    ("MICROSCOPE_VOLTAGE", 32768, 3), ("MICROSCOPE_CS", 65536, 3), ("AMPLITUDE_CONTRAST", 131072, 3),
+    ("BEAM_TILT_X", 262144, 3), ("BEAM_TILT_Y", 524288, 3), ("IMAGE_SHIFT_X", 1048576, 3), ("IMAGE_SHIFT_Y", 2097152, 3),
     ("ORIGINAL_X_POSITION", 8589934592, 3), ("ORIGINAL_Y_POSITION", 17179869184, 3), ("IMIND", 20, 2), ("PIND", 15, 2),
     ("TIND", 35, 2), ("RIND", 70, 2), ("FIND", 55, 2), ("FSHIFT_X", 11, 3), ("FSHIFT_Y", 121, 3),
 )
@@ -168,7 +169,7 @@ def block(columns, values: Dict[str, np.ndarray]) -> bytes:
 
 
 def write_iteration(folder: Path, data: Dataset, iteration: int, volume: np.ndarray) -> None:
-    """Map and archive of an iteration as PYP's own refinement leaves them: crops at the floor, and T_k from the tilts' shifts."""
+    """Map and archive of an iteration as PYP's own refinement leaves them: crops at the floor; T_k makes good for it."""
     maps = folder / "frealign" / "maps"
     maps.mkdir(parents=True, exist_ok=True)
     pixel = float(data.series["pixel"][0])

@@ -178,7 +178,7 @@ def test_a_project_of_pyp_goes_on_here(sample, project, capsys) -> None:
 ])
 def test_what_cannot_be_is_one_line(project, capsys, words, message) -> None:
     assert csp.main(words) == 2
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     errors = [line for line in err.splitlines() if line.startswith("csp: error: ")]
     assert len(errors) == 1
     assert message in errors[0]
@@ -196,7 +196,7 @@ def test_files_of_a_series_that_are_missing_are_named(project, capsys) -> None:
 
 @pytest.mark.timeout(60)
 def test_help_is_a_command(tmp_path) -> None:
-    done = subprocess.run([sys.executable, "-m", "pyp_cspr.engine.cli.csp", "-help"], capture_output=True, text=True, cwd=tmp_path,
-                          check=False, env={"PYTHONPATH": str(Path(__file__).parents[4])})
+    done = subprocess.run([sys.executable, "-m", "pyp_cspr.engine.cli.csp", "-help"], capture_output=True, text=True,
+                          cwd=tmp_path, check=False, env={"PYTHONPATH": str(Path(__file__).parents[4])})
     assert done.returncode == 0
     assert "csp_refine_particles" in done.stdout
