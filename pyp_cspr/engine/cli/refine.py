@@ -24,7 +24,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", required=True, metavar="MAP", help="starting map, of the particles' box and pixel")
     parser.add_argument("--out", required=True, metavar="RUN",
                         help="run folder; made if missing, resumed if it holds the same run")
-    parser.add_argument("--mask", default="auto", metavar="auto|none|FILE", help="mask of the references (%(default)s)")
+    parser.add_argument("--mask", default="auto", metavar="auto|none|sphere:A|FILE",
+                        help="mask of the references; sphere:A is a ball of A angstrom radius (%(default)s)")
     parser.add_argument("--iterations", type=int, default=4, metavar="N", help="at most; 0: only reconstruct (%(default)s)")
     parser.add_argument("--settings", metavar="TOML", help="settings by name; a list has a value for each iteration")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, above those of the file")
