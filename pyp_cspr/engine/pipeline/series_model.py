@@ -146,6 +146,10 @@ class SeriesModel:
                 data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
         return data
 
+    def coefficients(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
+        """X of some projections ``(B, n)``."""
+        return self._extract(rows) if self._resident is None else self._resident.data[rows]
+
     def _loaded(self, weighted: bool = True) -> Iterator[_Block]:
         """The blocks one after the other; their D and W only where ``weighted``."""
         for rows in self._blocks:
