@@ -23,6 +23,7 @@ from .executors import Executor, Resources, SlurmSettings, make_executor
 from .iterate import Bar, Refinement, refine
 from .pyp_project import CLASS, Binnings, PypProject
 from .pyp_results import Results
+from .resources import share_out
 from .store import RunStore, read_json, write_json
 
 Say = Callable[[str], None]
@@ -50,6 +51,9 @@ def run_csp(folder: str, configuration: PypConfiguration, say: Say = print, bar:
     done = project.iterations()
     if asked.skip and done:
         start = _start_of(asked, project)  # before anything is moved
+        for path in (start, project.folder / asked.model):
+            if path.resolve().parent == project.maps.resolve() and path.name.startswith(f"{project.dataset}_{CLASS}_"):
+                raise InputError(f"{path}: is among the results that a fresh start moves away; copy it elsewhere and give that")
         say(f"starting fresh; what was there is now in {results.set_aside()}")
         done = []
     else:
@@ -62,6 +66,8 @@ def run_csp(folder: str, configuration: PypConfiguration, say: Say = print, bar:
         leg = _leg(project, configuration, asked, resources, last, start, say)
         for note in project.notes:
             say(f"note: {note}")
+        if asked.interactive:
+            return _look(leg, last + 1 - leg.first + 1, say)
         return _iterate(project, results, leg, executor, range(last + 1, target + 1), say, bar)
 
 
@@ -93,6 +99,24 @@ def _iterate(
         say(f"nothing was left to do: {reason}")
     report = str(leg.folder / "run" / "report.html")
     return {"project": str(project.folder), "iterations": written, "reason": reason, "report": report}
+
+
+def _look(leg: _Leg, count: int, say: Say) -> Dict[str, Any]:
+    """Run the first chunk that is not done in the foreground, and show some of its projections (PYP's interactive mode)."""
+    from .debug import debug_chunk
+
+    run = str(leg.folder / "run")
+    planned = refine(str(leg.folder / "input"), leg.request["reference"], run, leg.request["values"], count,
+                     leg.request["mask"], leg.request["tasks_per_chunk"], chunks_elsewhere=True)
+    if "tasks" not in planned:
+        raise InputError(f"{run}: all chunks of this iteration are done; start csp without -interactive to go on")
+    task, folder = Path(planned["tasks"][0]), leg.folder / "debug"
+    _, threads, memory = share_out(1, 0, 0.0, 1)
+    reference = leg.request["reference"] if planned["iteration"] == 0 else ""
+    files = debug_chunk(task, folder, ["3"], reference, threads, memory, say)
+    for path in files:
+        say(str(path))
+    return {"task": str(task), "files": files}
 
 
 def _figures(entry: Dict[str, Any]) -> str:

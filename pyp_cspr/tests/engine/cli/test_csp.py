@@ -167,6 +167,24 @@ def test_a_project_of_pyp_goes_on_here(sample, project, capsys) -> None:
     assert quality(project / "frealign/maps/ribo_r01_05.mrc", sample) > first + 0.02
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_interactive_shows_projections_of_one_chunk(project, capsys) -> None:
+    assert csp.main([*COMMAND, "-interactive"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("/")]
+    assert any(line.endswith(".png") for line in shown)
+    assert all(Path(line).exists() for line in shown)
+    assert not list((project / "frealign/maps").glob("*_02*"))
+
+
+def test_a_fresh_start_from_what_it_would_move_is_refused(sample, project, capsys) -> None:
+    write_iteration(project, read_dataset(sample), 4, read_map(sample / "reference.mrc")[0])
+    words = ["-csp_refine", "alignments.txt", "-csp_model", "frealign/maps/ribo_r01_04.mrc", "-csp_skip", "True"]
+    assert csp.main(words) == 2
+    assert "moves away" in capsys.readouterr().err
+    assert (project / "frealign/maps/ribo_r01_04.bz2").exists()
+
+
 @pytest.mark.parametrize("words, message", [
     ([], "give -csp_refine"),
     (["-csp_refine", "nothing.txt", "-csp_model", "model.mrc"], "no such file"),
