@@ -13,7 +13,6 @@ import sys
 from typing import List, Optional
 
 from ..errors import CsprError
-from .refine import _bar
 
 HELP = ("-help", "--help", "-h")
 
@@ -34,6 +33,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             return 0
         from ..io.pyp_config import read_configuration
         from ..pipeline.pyp_run import run_csp
+        from .refine import _bar
 
         run_csp(os.getcwd(), read_configuration(os.getcwd(), words), _say, _bar)
         return 0
