@@ -19,6 +19,7 @@ from .text import PathLike, number, read_lines, write_lines
 FIRST_ITERATION = 2  # PYP's first refinement; the first column of curves
 STATISTICS = ("SHELL", "RESOLUTION", "RING_RADIUS", "FSC", "Part_FSC", "Part_SSNR^0.5", "Rec_SSNR^0.5")
 UNKNOWN_SCORE = -1.0
+LARGEST = 1e9  # of a resolution in angstrom or a root of a signal-to-noise ratio
 
 
 @dataclass
@@ -100,10 +101,10 @@ def read_statistics(path: PathLike) -> Statistics:
     resolution, radius = values[:, 1], values[:, 2]
     for column, bad in (
         ("SHELL", (shell < 1) | (shell != np.rint(shell)) | (shell > 1e6)),
-        ("RESOLUTION", resolution <= 0),
+        ("RESOLUTION", (resolution <= 0) | (resolution > LARGEST)),
         ("RING_RADIUS", (radius <= 0) | (radius > 1)),
-        ("Part_SSNR^0.5", values[:, 5] < 0),
-        ("Rec_SSNR^0.5", values[:, 6] < 0),
+        ("Part_SSNR^0.5", (values[:, 5] < 0) | (values[:, 5] > LARGEST)),
+        ("Rec_SSNR^0.5", (values[:, 6] < 0) | (values[:, 6] > LARGEST)),
     ):
         if np.any(bad):
             row = int(np.flatnonzero(bad)[0])

@@ -32,7 +32,7 @@ from pyp_cspr.tests.golden import cistem as golden
 
 CASES = int(os.environ.get("CSPR_FUZZ_CASES", "200"))
 INVENTED = max(CASES // 4, 100)
-SECONDS = 3.0  # of the processor, for one case; all but a few take less than 0.01
+SECONDS = 20.0  # for one case, on a busy computer; all but a few take less than 0.01
 MEMORY = 48 * 2**20  # bytes held at once while reading files of a few kilobytes
 
 NASTY = [
@@ -247,7 +247,7 @@ def check(reader: Reader, path: Path, data: bytes) -> bool:
     """
     measured = not reader.text or len(data) % 8 == 0
     peak = 0
-    start = time.process_time()
+    start = time.perf_counter()
     if measured:
         tracemalloc.start()
     try:
@@ -266,7 +266,7 @@ def check(reader: Reader, path: Path, data: bytes) -> bool:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     assert peak < MEMORY, (peak, data[:300])
-    seconds = time.process_time() - start
+    seconds = time.perf_counter() - start
     assert seconds < SECONDS, (seconds, data[:300])
     return good
 

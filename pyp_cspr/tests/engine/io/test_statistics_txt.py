@@ -68,6 +68,7 @@ def test_trap_the_first_line_is_shell_two(tmp_path):
         ("       2.00000       16.0", "       1.00000       16.0", "row 1: SHELL is 1;"),
         ("8.00000 ", "9.00000 ", "row 2: RESOLUTION is 9, not that of its SHELL"),
         ("16.00000", "-16.0000", "row 1: RESOLUTION is -16"),
+        ("1.50000 ", "1e300 ", "row 3: Part_SSNR.* is 1e"),
         ("1.50000 ", "-1.5000 ", "row 3: Part_SSNR.* is -1.5"),
     ],
 )
