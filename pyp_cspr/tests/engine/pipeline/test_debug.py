@@ -18,6 +18,7 @@ from pyp_cspr.engine.io.relion import read_dataset, write_dataset
 from pyp_cspr.engine.pipeline.check import with_signs
 from pyp_cspr.engine.pipeline.store import RunStore
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 SIGNS = ("as given", "tilt angles negated", "pose transposed", "pose mirrored", "psi negated", "contrast inverted")
 
 
@@ -100,7 +101,7 @@ def test_a_wrong_sign_is_named(data, tmp_path, capsys, change, cause) -> None:
         mirror = np.diag([1.0, 1.0, -1.0])
         dataset.particles["rotation"] = mirror @ dataset.particles["rotation"] @ mirror
     write_dataset(dataset, tmp_path / "wrong")
-    assert debug(tmp_path / "wrong", tmp_path, data / "reference.mrc", "--particles", "4") == 0
+    assert debug(tmp_path / "wrong", tmp_path, data / "reference.mrc", "--particles", "2") == 0
     scores = mean_scores(tmp_path)
     assert max(scores, key=lambda name: scores[name]) == cause
     assert scores[cause] > 1.3 * scores["as given"]
@@ -113,7 +114,7 @@ def test_a_shift_shows_as_a_displaced_peak(data, tmp_path, capsys) -> None:
     dataset = read_dataset(data)
     dataset.exposures["shift"] = dataset.exposures["shift"] + np.array([40.0, -24.0])
     write_dataset(dataset, tmp_path / "moved")
-    assert debug(tmp_path / "moved", tmp_path, data / "reference.mrc", "--particles", "4") == 0
+    assert debug(tmp_path / "moved", tmp_path, data / "reference.mrc", "--particles", "2") == 0
     peaks = [[float(row["peak_x"]), float(row["peak_y"])] for path in (tmp_path / "debug" / "start").glob("*_[0-9]*.csv")
              for row in table(path) if float(row["peak"]) > 6]
     np.testing.assert_allclose(np.median(peaks, axis=0), [-40.0, 24.0], atol=8.0)
@@ -138,7 +139,6 @@ def test_the_result_of_the_chunk_is_that_of_a_run_without(data, right, tmp_path)
     assert RunStore(right / "run").unfinished() == []
 
 
-@pytest.mark.timeout(120)
 def test_a_task_that_refines_is_shown_before_and_after(data, tmp_path, capsys) -> None:
     command = ["refine", str(data), "--reference", str(data / "reference.mrc"), "--out", str(tmp_path / "run"), "--iterations",
                "1", "--resolution", "30", "--chunks-elsewhere", "--no-report", "--json"]
