@@ -95,6 +95,12 @@ class SeriesFiles:
         """Unbinned pixels. The tomogram's own pixel says its binning where the configuration does not."""
         size = self._numbers("tomo", ("x", "y", "z"))
         binning = self.binning
+        text = self._find(".size")
+        if size is None and text is not None:  # unbinned, as `cspr convert` writes it
+            values = read_angles(text)
+            if len(values) == 3 and min(values) >= 1:
+                return int(values[0]), int(values[1]), int(values[2])
+            raise InputError(f"{text}: want the tomogram's x, y and z in unbinned pixels, one a line")
         if size is None:
             path = self._find(".rec", "mrc", "rec", "")
             if path is None:

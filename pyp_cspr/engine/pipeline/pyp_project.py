@@ -152,6 +152,9 @@ class PypProject:
         zeros = np.zeros(count)
         projections.update(ORIGINAL_X_POSITION=crops.centre[:, 0], ORIGINAL_Y_POSITION=crops.centre[:, 1], IMIND=crops.tilt,
                            IMAGE_IS_ACTIVE=zeros, RIND=zeros, FIND=zeros, PHASE_SHIFT=np.asarray(c.get("PSHIFT", zeros)))
+        half = np.asarray(c["PTLCCX"])  # not used by PYP; `cspr convert` keeps half-sets in it
+        if not np.any(c["CNFDNC"]) and set(np.unique(half).tolist()) == {1.0, 2.0}:
+            projections["ASSIGNED_SUBSET"] = half
         score = np.bincount(np.searchsorted(index, projections["PIND"].astype(int)), projections["SCORE"], minlength=len(index))
         particles = {"PIND": index, "POCC": np.full(len(index), 100.0), "PSCORE": score / np.maximum(
             np.bincount(np.searchsorted(index, projections["PIND"].astype(int)), minlength=len(index)), 1)}

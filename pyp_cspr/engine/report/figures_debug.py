@@ -88,9 +88,10 @@ def particle_sheet(sheet: ParticleSheet, chosen: Sequence[int]) -> Figure:
     count, each = len(chosen), 1.42
     figure = Figure(figsize=(WIDE * 0.8, each * count + 4.1))
     grid = figure.add_gridspec(count + 1, 7, width_ratios=[0.82, 1, 1, 1, 1, 1, 1.35], height_ratios=[1.0] * count + [2.0])
+    says = verdict(sheet).replace("; ", "\n")
     state = f", half-set {sheet.half}" if sheet.half else ""
     figure.suptitle(f"{short(sheet.name, 48)}   (series {short(sheet.series, 32)}{state}; detail to {sheet.resolution:.3g} Å)\n"
-                    f"{verdict(sheet)}", fontsize=11.5, x=0.012, ha="left")
+                    f"{says}", fontsize=11.5, x=0.012, ha="left")
     low, high = contrast_limits(np.concatenate([sheet.image[chosen], sheet.model[chosen]]), 0.3, 99.7)
     strongest = float(max(SURE, sheet.correlation[chosen].max()))
     for line, row in enumerate(chosen):
