@@ -19,13 +19,14 @@ PARTICLE = "TS_01/13"
 
 def make_debug_pictures(work: Path) -> None:
     data, wrong = work / "data", work / "wrong"
-    run(["sample", str(data), "--series", "1", "--particles", "40", "--tilts", "21", "--box", "48", "--pixel", "6", "--seed", "3"])
+    options = ["--series", "1", "--particles", "40", "--tilts", "21", "--box", "48", "--pixel", "6", "--seed", "3"]
+    run(["sample", str(data), *options])
     write_dataset(with_signs(read_dataset(data), -1, 1), wrong)
     for name, folder in (("right", data), ("wrong", wrong)):
         plan = work / f"{name}-run"
         run(["plan", str(folder), "--out", str(plan)])
-        run(["chunk", str(plan / "tasks" / "0000.json"), "--debug", str(work / name), "--reference", str(data / "reference.mrc"),
-             "--particles", PARTICLE])
+        run(["chunk", str(plan / "tasks" / "0000.json"), "--debug", str(work / name), "--particles", PARTICLE,
+             "--reference", str(data / "reference.mrc")])
         with Image.open(work / name / "start" / f"{PARTICLE.replace('/', '_')}.png") as picture:
             save(f"debug_{name}.png", picture)
 

@@ -182,6 +182,7 @@ def make_executor(name: str, resources: Optional[Resources] = None) -> Executor:
 
 
 def read_task(path: Path) -> ChunkTask:
+    """The task of a file. Raises CsprError where it is none."""
     return ChunkTask.from_dict(read_json(path), str(path))
 
 
