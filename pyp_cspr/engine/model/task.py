@@ -51,6 +51,7 @@ class ChunkTask:
     resolution: float = 0.0  # angstrom: the finest detail that refinement uses
     references: Tuple[str, ...] = ()  # hashes of reference1.mrc (and reference2.mrc) beside the run's plan
     reference_fsc: Tuple[float, ...] = ()  # signal over power of references made of these data, by shell of the map
+    scores: Dict[str, float] = field(default_factory=dict)  # of the whole data set before the task: least, most, mean
     version: int = TASK_VERSION
 
     @property

@@ -26,11 +26,10 @@ from ..model.tables import Dataset
 from ..model.task import MapGrid, content_hash
 from .check import check_cube
 from .chunk import Progress
-from .local import run_tasks
+from .executors import Executor, LocalExecutor, Resources
 from .merge import merge_run
 from .plan import check_tasks_per_chunk, map_grid, plan_dataset, read_planned
 from .reporting import read_tables, report_refinement
-from .resources import share_out
 from .store import RunStore, hash_array, read_json, read_rows, write_json
 
 PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "optimisation_set.star",
@@ -79,11 +78,13 @@ def refine(
     report: bool = True,
     bar: Optional[Bar] = None,
     chunks_elsewhere: bool = False,
+    executor: Optional[Executor] = None,
 ) -> Dict[str, Any]:
     """Refine poses and tilt geometry of a data set against a map; returns the summary. Called again, it resumes.
 
-    ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none" or a map. The other
-    arguments as in ``reconstruct``.
+    ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none", "sphere:RADIUS" in
+    angstrom, or a map. The other arguments as in ``reconstruct``; ``executor`` says who runs the chunks, on this machine if
+    it is not given.
 
     With ``chunks_elsewhere`` chunks are left to others: where some of an iteration are not done, what is returned is
     ``{"iteration": i, "tasks": [their task files]}``. Called again when they are done, it merges them and plans the next
@@ -102,7 +103,7 @@ def refine(
         "mask_hash": None if given_mask is None else hash_array(given_mask),
     }
     _claim(run, plan, overwrite)
-    machine = (processes, threads, memory)
+    executor = executor or LocalExecutor(Resources(processes, threads, memory))
     bar = bar or _silent
     history: List[Dict[str, Any]] = []
     reason = ""
@@ -124,7 +125,7 @@ def refine(
             waiting = store.unfinished() if chunks_elsewhere else []
             if waiting:
                 return {"iteration": iteration, "tasks": [str(path) for path in waiting]}
-            _run(store, machine, bar, f"iteration {iteration}", report)
+            _run(store, executor, bar, f"iteration {iteration}", report)
         summary = _describe_change(run, iteration)
         history.append(summary)
         reason = converged(history) or ("all iterations done" if iteration == iterations else "")
@@ -148,7 +149,9 @@ def read_reference(path: str, grid: MapGrid) -> NDArray[np.float32]:
 
 
 def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
-    """A mask on the run's grid. Raises InputError where it is not one."""
+    """A mask on the run's grid: of a file, or a ball for "sphere:RADIUS". Raises InputError where it is not one."""
+    if path.startswith("sphere:"):
+        return _ball(path, grid)
     values, pixel = read_map(path)
     if values.shape != (grid.box,) * 3:
         raise InputError(f"{path}: {' x '.join(map(str, values.shape))} voxels, but the run's box is {grid.box}; make it again")
@@ -157,6 +160,20 @@ def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
     if values.min() < -1e-3 or values.max() > 1.001 or not values.max() > 0:
         raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; a mask goes from 0 to 1")
     return values
+
+
+def _ball(text: str, grid: MapGrid, edge: float = 5.0) -> NDArray[np.float32]:
+    """1 within the radius, then a cosine of ``edge`` pixels to 0; all of it inside the box."""
+    try:
+        radius = float(text.partition(":")[2]) / grid.pixel
+    except ValueError:
+        radius = 0.0
+    if not radius > 0:
+        raise InputError(f"mask {text!r}: want sphere:RADIUS with a radius in angstrom above 0")
+    axis = np.arange(grid.box) - grid.box // 2
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    ramp = np.clip((distance - min(radius, grid.box / 2 - 1 - edge)) / edge, 0.0, 1.0)
+    return (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
 def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: MapGrid) -> float:
@@ -218,12 +235,10 @@ def _claim(run: Refinement, plan: Dict[str, Any], overwrite: bool) -> None:
     write_json(path, plan)
 
 
-def _run(store: RunStore, machine: Tuple[int, int, float], bar: Bar, label: str, report: bool) -> None:
-    paths = store.task_paths()
-    count, each, budget = share_out(*machine, chunks=len(paths))
+def _run(store: RunStore, executor: Executor, bar: Bar, label: str, report: bool) -> None:
     with bar(label, store.plan()["n_projections"]) as progress:
-        run_tasks(paths, count, each, budget, progress)
-    merge_run(store, count * each, report=report)
+        executor.run(store, progress)
+    merge_run(store, executor.merge_threads(store), report=report)
 
 
 class _Silent:

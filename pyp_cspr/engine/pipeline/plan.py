@@ -17,6 +17,7 @@ from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
 from .extract import source_pixel
+from .selection import choose_for_map, projections_of_map, score_limits
 from .store import RunStore, hash_array, hash_rows, write_json, write_rows
 
 
@@ -36,7 +37,10 @@ def map_grid(dataset: Dataset, settings: ReconstructSettings) -> MapGrid:
         if not dataset.is_stacks(row) and box * pixel > size.min() * dataset.series["pixel"][row]:
             raise InputError(f"series {name}: box {box} x {pixel:g} A is larger than its images ({size[0]} x {size[1]} pixels)")
     padded = 2 * int(round(box * settings.padding / 2))
-    return MapGrid(int(box), float(pixel), padded, int(box) // 2 - 1)
+    radius = int(box) // 2 - 1
+    if settings.map_resolution:
+        radius = int(np.clip(box * pixel / settings.map_resolution, 4, radius))
+    return MapGrid(int(box), float(pixel), padded, radius)
 
 
 def chunk_dataset(dataset: Dataset, series: List[int]) -> Dataset:
@@ -101,7 +105,8 @@ def plan_dataset(
     parts = [chunk_dataset(dataset, group) for group in groups]
     hashes = tuple(hash_array(volume) for volume in references)
     share = tuple(float(value) for value in reference_fsc)
-    tasks = [_task(index, part, grid, settings, resolution, hashes, share) for index, part in enumerate(parts)]
+    scores = score_limits(dataset, settings)
+    tasks = [_task(index, part, grid, settings, resolution, hashes, share, scores) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
     if store.plan_path.exists() and not overwrite:
         if store.plan()["hash"] != plan["hash"]:
@@ -121,12 +126,13 @@ def plan_dataset(
 
 def _task(
     index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...],
-    reference_fsc: Tuple[float, ...],
+    reference_fsc: Tuple[float, ...], scores: Dict[str, float],
 ) -> ChunkTask:
-    used = sum(int(part.used(row).sum()) for row in range(len(part.series)))
+    choice = choose_for_map(part, settings, scores)
+    used = sum(int(projections_of_map(part, row, settings, choice).sum()) for row in range(len(part.series)))
     names = tuple(str(name) for name in part.series["name"])
     return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references,
-                     reference_fsc)
+                     reference_fsc, scores)
 
 
 def _data_folder(data: str) -> Path:

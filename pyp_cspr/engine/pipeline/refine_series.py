@@ -23,6 +23,7 @@ from ..refine.parameters import SeriesGeometry, tolerances
 from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
 from ..refine.solve import CtfChange, Evaluate, Solution, SolveOptions, solve_series
 from .extract import CropGrid
+from .selection import informing_dataset, solve_informed
 from .series_model import SeriesModel, geometry_of
 
 
@@ -58,10 +59,8 @@ def refine_series(
             mended = mend_exposures(model, start, geometry, options)
         count = model.band.prefix(radius)
         spectra = model.measure(geometry, count)
-
-        evaluate = _evaluator(model, count)
         last = number == len(radii) - 1
-        solution = solve_series(start, geometry, model.projections.used, evaluate, last, options)
+        solution = solve_informed(model, start, geometry, count, last, options)
         geometry = solution.geometry
         evaluations += solution.report.evaluations
         reports.append({"radius": float(radius), "evaluations": solution.report.evaluations,
@@ -114,11 +113,11 @@ def _around(reach: float, mode: str, options: SolveOptions) -> NDArray[np.float6
     return np.arange(-reach, reach + 0.1, 0.5) if mode in options.free else np.zeros(1)
 
 
-def coarse_model(model: SeriesModel, resolution: float) -> SeriesModel:
+def coarse_model(model: SeriesModel, resolution: float, dataset: Optional[Dataset] = None) -> SeriesModel:
     """The same series only as far as ``resolution`` angstrom, with coefficients of its own, which are few."""
     grid = refinement_grid(model.grid, max(resolution, model.field / model.band.radius))
-    return SeriesModel(model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(), model.threads,
-                       memory=2**62, reference_fsc=model.reference_fsc)
+    return SeriesModel(dataset or model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(),
+                       model.threads, memory=2**62, reference_fsc=model.reference_fsc)
 
 
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
@@ -139,7 +138,7 @@ def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, 
     if not (settings.search_shift or settings.search_cone):
         return geometry
     resolution = max(settings.search_resolution, model.field / model.band.radius)
-    coarse = coarse_model(model, resolution)
+    coarse = coarse_model(model, resolution, informing_dataset(model.dataset, model.series, settings))
     if settings.search_cone:
         return _search_rotations(coarse, geometry, resolution, settings, options)
     coarse.measure(geometry)
@@ -165,7 +164,7 @@ def _search_rotations(
 ) -> SeriesGeometry:
     """The candidates of the search are polished one after the other, particles alone; the best of each particle stays."""
     model.measure_blindly(geometry)
-    radius = 0.25 * model.field * model.crop_grid.scale  # of the particle: half the box is its diameter
+    radius = settings.particle_radius or 0.25 * model.field * model.crop_grid.scale  # half the box is its diameter
     how = SearchSettings(radius, resolution, settings.search_cone, settings.search_shift, angle_step=settings.search_step,
                          symmetry=settings.symmetry)
     candidates = search_rotations(_search_data(model), geometry, how, settings.seed)
@@ -235,12 +234,14 @@ class ScoreWeights:
     """PYP's weights by the exposures' scores (``core.weighting.score_weight``), instead of the dose filter."""
 
     scores: NDArray[np.float64]  # (E,) 0..1, NaN: not used
+    fraction: float = 4.0
+    transition: float = 0.75
 
     def of(self, exposure: int, prior: NDArray, crop_grid: CropGrid) -> Tuple[NDArray, NDArray]:
         """(amplitude, noise power): the weight is 1 / power. The exponent counts frequencies in pixels of the images."""
         k = np.arange(len(prior)) / crop_grid.field * crop_grid.pixel
         score = self.scores[exposure]
-        weight = score_weight(k, float(score)) if np.isfinite(score) else np.zeros(len(k))
+        weight = score_weight(k, float(score), self.fraction, self.transition) if np.isfinite(score) else np.zeros(len(k))
         return np.ones(len(k)), 1.0 / np.maximum(weight, 1e-6)
 
 

@@ -15,7 +15,7 @@ from ..core.projection import Reference
 from ..core.refinement import PARAMETERS, LocalEquations, local_equations
 from ..core.weighting import dose_amplitude, weigh
 from ..io.images import open_images
-from ..model.settings import ReconstructSettings
+from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import ShellSums, Spectra, fit_spectra, without_own_noise
@@ -85,6 +85,8 @@ class SeriesModel:
             scale * dose_amplitude(self.k, before, dose, voltage)
             for scale, before, dose in zip(table["scale"], table["dose_before"], table["dose"])
         ])
+        if isinstance(self.settings, RefineSettings) and self.settings.low_resolution:
+            self.prior[:, self.k < 1.0 / self.settings.low_resolution] = 0.0  # no signal is expected, so these weigh nothing
         self.images = open_images(dataset, series)
         self.spectra: Optional[Spectra] = None
         self._count = len(self.band)
@@ -149,6 +151,10 @@ class SeriesModel:
                 part = places[start : start + EXTRACT_BATCH]
                 data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
         return data
+
+    def coefficients(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
+        """X of some projections ``(B, n)``."""
+        return self._extract(rows) if self._resident is None else self._resident.data[rows]
 
     def _loaded(self, weighted: bool = True) -> Iterator[_Block]:
         """The blocks one after the other; their D and W only where ``weighted``."""
