@@ -15,7 +15,8 @@ from typing import Any, List, Optional
 from .. import __version__
 from ..errors import CsprError
 
-COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter")
+COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter",
+            "postprocess")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
