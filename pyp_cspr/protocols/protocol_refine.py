@@ -14,7 +14,14 @@ from pwem.objects import SetOfFSCs
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 from pyworkflow.protocol.constants import STEPS_PARALLEL
-from tomo.objects import AverageSubTomogram, SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
+from tomo.objects import (
+    AverageSubTomogram,
+    SetOfCoordinates3D,
+    SetOfCTFTomoSeries,
+    SetOfLandmarkModels,
+    SetOfSubTomograms,
+    SetOfTiltSeries,
+)
 
 from ..engine.errors import InputError
 from ..engine.io.config import write_toml
@@ -23,6 +30,7 @@ from ..engine.model.task import ChunkTask
 from ..engine.pipeline.store import RunStore, read_json, read_rows
 from . import form as rows
 from .adapters import to_sets
+from .adapters.landmarks import fill_landmarks
 from .adapters.volumes import write_volume
 from .base import ProtPypCsprParticles
 
@@ -41,6 +49,7 @@ class RefineOutputs(Enum):
     average = AverageSubTomogram
     tiltSeries = SetOfTiltSeries
     ctfs = SetOfCTFTomoSeries
+    landmarks = SetOfLandmarkModels
     fscs = SetOfFSCs
 
 
@@ -50,7 +59,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     sub-volume averaging. Each half-set is refined against its own map.
 
     Outputs: the particles with new transforms, scores and half-sets; their coordinates; the average with half maps; the tilt
-    series with new alignment; their CTFs where defocus was refined; Fourier shell correlations.
+    series with new alignment; their CTFs where defocus was refined; landmarks that show where the particles are in the tilt
+    images; Fourier shell correlations.
     """
 
     _label = "refine tilt series"
@@ -260,9 +270,13 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         to_sets.fill_curves(curves, self._folder())
         outputs[RefineOutputs.fscs.name] = curves
         self._defineOutputs(**outputs)
+        owner = Pointer(self, extended=RefineOutputs.tiltSeries.name)
+        shown = self._createSet(SetOfLandmarkModels, "landmarks%s.sqlite", "")
+        diameter = coordinates.getBoxSize() * coordinates.getSamplingRate()
+        fill_landmarks(shown, self._getExtraPath("landmarks"), series, owner, conversion, result, diameter)
+        self._defineOutputs(**{RefineOutputs.landmarks.name: shown})
         if to_sets.defocus_moved(conversion, result):
             ctfs = self._createSet(SetOfCTFTomoSeries, "ctfs%s.sqlite", "")
-            owner = Pointer(self, extended=RefineOutputs.tiltSeries.name)
             to_sets.fill_ctfs(ctfs, self.inputCTFs.get(), owner, conversion, result)
             self._defineOutputs(**{RefineOutputs.ctfs.name: ctfs})
             self._defineTransformRelation(self.inputCTFs, ctfs)
@@ -271,6 +285,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         self._defineTransformRelation(self.inputTiltSeries, series)
         for target in (coordinates, outputs[RefineOutputs.average.name], curves):
             self._defineSourceRelation(self.inputParticles, target)
+        for target in (coordinates, shown):  # the host looks for the tilt series of coordinates along the last relation first
+            self._defineSourceRelation(series, target)
         self._say(conversion.notes + notes)
 
     def _grid(self) -> Dict[str, Any]:
