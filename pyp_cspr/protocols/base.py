@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shlex
-import sys
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
-from pwem.protocols import EMProtocol
 from pyworkflow import BETA
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
@@ -22,52 +18,18 @@ from ..engine.io.relion import write_dataset
 from ..engine.model.tables import Dataset
 from .adapters import to_sets
 from .adapters.from_sets import Conversion, read_sets
+from .jobs import EngineJobs
 
 HANDS = ((-1, "-1: deeper is less underfocus (usual)"), (1, "+1: deeper is more underfocus"))
 PIXEL_TOLERANCE = 1e-3
 
 
-class ProtPypCsprBase(EMProtocol, ProtTomoBase):
-    """Runs commands of the engine as jobs."""
+class ProtPypCsprBase(EngineJobs, ProtTomoBase):
+    """Common to all protocols here."""
 
     _devStatus = BETA
     _citationKeys = ("Bartesaghi2018", "Liu2023")
     stepsExecutionMode = STEPS_SERIAL
-
-    def runEngine(self, *arguments: Any, output: str = "", log: str = "", threads: int = 1) -> None:
-        """Run a command of the engine as a job of ``threads`` threads.
-
-        Its standard output goes to the file ``output``, and what it says on the way to the file ``log``, if these are named.
-
-        Raises RuntimeError with the engine's own one-line message where it fails. A job of a queue that fails looks as one
-        that does not: callers must look for its results.
-        """
-        command = "-m pyp_cspr.engine.cli " + " ".join(shlex.quote(str(one)) for one in arguments)
-        command += f" > {shlex.quote(output)}" if output else ""
-        command += f" 2> {shlex.quote(log)}" if log else ""
-        try:
-            self.runJob(sys.executable, command, numberOfMpi=1, numberOfThreads=threads)
-        except Exception as error:  # noqa: BLE001 - whatever the host's executor raises
-            raise RuntimeError(self.lastError(log) or str(error)) from None
-
-    def lastError(self, log: str = "") -> str:
-        """The last error line that the engine wrote to the file ``log``, or to the protocol's logs, or nothing."""
-        for path in (log,) if log else (self.getStderrLog(), self.getStdoutLog()):
-            if path and os.path.exists(path):
-                with open(path, errors="replace", encoding="utf-8") as stream:
-                    lines = [line.strip() for line in stream if "cspr " in line and ": error: " in line]
-                if lines:
-                    return lines[-1]
-        return ""
-
-    def readResult(self, path: str) -> Dict[str, Any]:
-        """A JSON file that a finished command must have left. Raises RuntimeError where it did not."""
-        if not os.path.exists(path):
-            reason = self.lastError() or "the job ended without a result: look for its log in the logs folder"
-            raise RuntimeError(f"{path} is missing: {reason}")
-        with open(path, encoding="utf-8") as stream:
-            result: Dict[str, Any] = json.load(stream)
-        return result
 
     def _citations(self) -> List[str]:
         return list(self._citationKeys)

@@ -8,7 +8,7 @@ import os
 import shutil
 from enum import Enum
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 from pwem.objects import SetOfFSCs
 from pyworkflow.object import Pointer
@@ -26,13 +26,14 @@ from tomo.objects import (
 from ..engine.errors import InputError
 from ..engine.io.config import write_toml
 from ..engine.model.settings import of_iteration
-from ..engine.model.task import ChunkTask
-from ..engine.pipeline.store import RunStore, read_json, read_rows
+from ..engine.model.task import ChunkTask, content_hash
+from ..engine.pipeline.store import RunStore, read_json, read_rows, write_json
 from . import form as rows
 from .adapters import to_sets
 from .adapters.landmarks import fill_landmarks
 from .adapters.volumes import write_volume
 from .base import ProtPypCsprParticles
+from .jobs import remove, whole_json
 
 MASKS = ("automatic, from the map", "none", "a given mask")
 GIVEN_MASK = 2
@@ -110,30 +111,37 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def _insertAllSteps(self) -> None:
-        reference, mask = self.inputReference.get(), self._mask()
+        """The host runs a step again where its arguments have changed, so each step has all that its result depends on."""
+        mask = self._mask()
+        volumes = [self.inputReference.get().getFileName(), mask.getFileName() if mask else "", self.mapBox.get(),
+                   self.mapPixel.get()]
         self._insertConvert()
-        self._insertFunctionStep(self.volumesStep, reference.getFileName(), mask.getFileName() if mask else "",
-                                 self.mapBox.get(), self.mapPixel.get(), needsGPU=False)
+        self._insertFunctionStep(self.volumesStep, *volumes, needsGPU=False)
+        inputs = [*self._inputIds(), self._hand(), self.darkParticles.get(), *volumes]
         if self.checkHand.get():
-            self._insertFunctionStep(self.checkHandStep, self._hand(), needsGPU=False)
-        request = (self._values(), self.iterations.get(), self.tasksPerChunk.get(), self.maskSource.get())
+            self._insertFunctionStep(self.checkHandStep, inputs, needsGPU=False)
+        request = {"inputs": inputs, "settings": self._values(), "mask": self.maskSource.get(),
+                   "tasks_per_chunk": self.tasksPerChunk.get()}
         before = [len(self._steps)]
         if self.dispatch.get() == ONE_JOB:
-            before = [self._insertFunctionStep(self.refineStep, *request, prerequisites=before, needsGPU=False)]
+            before = [self._insertFunctionStep(self.refineStep, request, self.iterations.get(), prerequisites=before,
+                                               needsGPU=False)]
         else:
             before = self._insertChunks(request, before)
-        self._insertFunctionStep(self.createOutputStep, self.iterations.get(), prerequisites=before, needsGPU=False)
+        self._insertFunctionStep(self.createOutputStep, self.iterations.get(), content_hash(request), prerequisites=before,
+                                 needsGPU=False)
 
-    def _insertChunks(self, request: Tuple, before: List[int]) -> List[int]:
+    def _insertChunks(self, request: Dict[str, Any], before: List[int]) -> List[int]:
         """Steps plan -> chunks -> plan -> ...; a plan merges the chunks before it. Returns what the output waits for."""
-        for iteration in range(self.iterations.get() + 1):
-            plan = self._insertFunctionStep(self.planStep, iteration, *request, prerequisites=before, needsGPU=False)
+        count = self.iterations.get()
+        key = content_hash(request)
+        for iteration in range(count + 1):
+            plan = self._insertFunctionStep(self.planStep, iteration, request, count, prerequisites=before, needsGPU=False)
             before = [
-                self._insertFunctionStep(self.chunkStep, iteration, chunk, prerequisites=[plan], needsGPU=False)
+                self._insertFunctionStep(self.chunkStep, iteration, chunk, key, prerequisites=[plan], needsGPU=False)
                 for chunk in range(self._chunkCount())
             ]
-        last = self.iterations.get() + 1
-        return [self._insertFunctionStep(self.planStep, last, *request, prerequisites=before, needsGPU=False)]
+        return [self._insertFunctionStep(self.planStep, count + 1, request, count, prerequisites=before, needsGPU=False)]
 
     def _chunkCount(self) -> int:
         return math.ceil(len(self._commonSeries()) / max(1, self.tasksPerChunk.get()))
@@ -155,11 +163,13 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         with open(self._getExtraPath("grid.json"), "w", encoding="utf-8") as stream:
             json.dump({"box": box, "pixel": pixel}, stream)
 
-    def checkHandStep(self, hand: int) -> None:
+    def checkHandStep(self, inputs: List[Any]) -> None:
         """Stop where another hand fits the data clearly better."""
-        result = str(self._getExtraPath("check.json"))
-        self.runEngine("check", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--threads",
-                       self._jobThreads(), "--json", output=result, threads=self._jobThreads())
+        result, log = str(self._getExtraPath("check.json")), str(self._getLogsPath("check.log"))
+        remove(result)
+        self.completeJob(lambda: whole_json(result) is not None, "check", self._dataFolder(), "--reference",
+                         self._getExtraPath("reference.mrc"), "--threads", self._jobThreads(), "--json", output=result, log=log,
+                         threads=self._jobThreads(), name="check", tries=self._tries())
         signs = self.readResult(result)["signs"]
         given = next(one for one in signs if one["tilt_sign"] > 0 and one["hand"] > 0 and not one["mirrored_reference"])
         best = signs[0]
@@ -171,80 +181,83 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                                f"{given['score']:.2f} as given, {given['sigmas']:.1f} standard errors. Change it, or turn off "
                                "'Check the hand first?'.")
 
-    def _options(self, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> List[Any]:
+    def _options(self, request: Dict[str, Any], iterations: int) -> List[Any]:
         """The engine's command line; what another request left in the run folder is removed."""
-        grid = self.readResult(str(self._getExtraPath("grid.json")))
-        request: Dict[str, Any] = {"settings": dict(values, **grid), "mask": mask, "tasks_per_chunk": tasks_per_chunk}
+        request = dict(request, settings=dict(request["settings"], **self._grid()))
         settings, asked = str(self._getExtraPath("settings.toml")), str(self._getExtraPath("request.json"))
         write_toml(settings, request["settings"])
-        if not os.path.exists(asked) or self.readResult(asked) != request:
+        if whole_json(asked) != request:
+            self.cancelEarlier()
             shutil.rmtree(self._folder(), ignore_errors=True)
-        with open(asked, "w", encoding="utf-8") as stream:
-            json.dump(request, stream)
-        source = self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask]
-        options = ["--mask", source, "--iterations", iterations, "--settings", settings, "--tasks-per-chunk", tasks_per_chunk]
-        data = ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--out", self._folder()]
-        return data + options
+            write_json(Path(asked), request)
+        mask = request["mask"]
+        return ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--out", self._folder(),
+                "--mask", self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask],
+                "--iterations", iterations, "--settings", settings, "--tasks-per-chunk", request["tasks_per_chunk"]]
 
     def _summaryFile(self) -> str:
         return os.path.join(self._folder(), "summary.json")
 
-    def _removeSummary(self) -> None:
-        if os.path.exists(self._summaryFile()):
-            os.remove(self._summaryFile())  # of fewer or more iterations: a job that fails must not look as if it had not
+    def _tries(self) -> int:
+        return 1 + max(0, self.retries.get())
 
-    def refineStep(self, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> None:
+    def refineStep(self, request: Dict[str, Any], iterations: int) -> None:
         """One job of the engine, which goes on where it was if it was stopped."""
-        self._removeSummary()
-        options = self._options(values, iterations, tasks_per_chunk, mask)
-        self.runEngine(*options, *self._machine(tasks_per_chunk), threads=self._concurrency() * self._jobThreads())
-        self.readResult(self._summaryFile())
+        self.waitForEarlier("refine")
+        remove(self._summaryFile())  # of fewer or more iterations: a job that fails must not look as if it had not
+        options = self._options(request, iterations)
+        options += ["--processes", self._concurrency(), "--threads", self._jobThreads(), "--memory", self.memory.get()]
+        self.completeJob(lambda: whole_json(self._summaryFile()) is not None, *options, name="refine",
+                         tries=self._tries() if self.useQueueForSteps() else 1,
+                         threads=self._concurrency() * self._jobThreads())
 
     def _planFile(self, iteration: int) -> str:
         return str(self._getExtraPath(f"plan_{iteration:03d}.json"))
 
-    def planStep(self, iteration: int, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> None:
-        """Merge the chunks of the iteration before, and plan this one; nothing is left to do where the run has converged."""
+    def planStep(self, iteration: int, request: Dict[str, Any], iterations: int) -> None:
+        """Merge the chunks of the iteration before, and plan this one; nothing is left to do where the run has converged, or
+        where this iteration was done before, with another number of iterations asked for."""
         path = self._planFile(iteration)
-        if iteration and "tasks" not in self.readResult(self._planFile(iteration - 1)):
+        if iteration and not self._isPlanned(iteration - 1):
             shutil.copyfile(self._planFile(iteration - 1), path)
             return
-        self._removeSummary()
-        if os.path.exists(path):
-            os.remove(path)
-        options = self._options(values, iterations, tasks_per_chunk, mask) + ["--chunks-elsewhere", "--json"]
-        machine = ["--processes", 1, "--threads", self._jobThreads(), "--memory", self.memory.get()]
-        self.runEngine(*options, *machine, output=path, threads=self._jobThreads())
+        name = f"plan_{iteration:03d}"
+        self.waitForEarlier(name)
+        remove(self._summaryFile())
+        remove(path)
+        options = self._options(request, iterations) + ["--chunks-elsewhere", "--json"]
+        options += ["--processes", 1, "--threads", self._jobThreads(), "--memory", self.memory.get()]
+        self.completeJob(lambda: whole_json(path) is not None, *options, name=name, tries=self._tries(), output=path,
+                         log=str(self._getLogsPath(f"{name}.log")), threads=self._jobThreads())
         result = self.readResult(path)
         if "tasks" not in result:
             self.readResult(self._summaryFile())
-        elif result["iteration"] != iteration:
+        elif result["iteration"] < iteration:
             raise RuntimeError(f"iteration {result['iteration']} has chunks that are not done: {', '.join(result['tasks'])}")
 
-    def chunkStep(self, iteration: int, chunk: int) -> None:
-        """One job of the engine for one chunk, tried again where it leaves no whole result; a finished one is kept."""
+    def _isPlanned(self, iteration: int) -> bool:
+        """Whether the chunks of this iteration are to be run: not after the run has converged."""
         planned = self.readResult(self._planFile(iteration))
-        if "tasks" not in planned:
-            return  # converged before
+        return "tasks" in planned and int(planned["iteration"]) == iteration
+
+    def chunkStep(self, iteration: int, chunk: int, key: str) -> None:
+        """One job of the engine for one chunk, tried again where it leaves no whole result; a finished one is kept."""
+        if not self._isPlanned(iteration):
+            return
         store = RunStore(os.path.join(self._folder(), "iterations", f"{iteration:03d}"))
         if chunk >= len(store.task_paths()):
             return
         task = ChunkTask.from_dict(read_json(store.task_path(chunk)), str(store.task_path(chunk)))
-        log = str(self._getLogsPath(f"iteration_{iteration:03d}_chunk_{chunk:04d}.log"))
-        reason, tries = "", 1 + max(0, self.retries.get())
-        memory = self.memory.get() / self._concurrency()
-        for _ in range(tries):
-            if store.manifest(task) is not None:
-                return
-            try:
-                self.runEngine("chunk", store.task_path(chunk), "--threads", self._jobThreads(), "--memory", memory, log=log,
-                               threads=self._jobThreads())
-            except RuntimeError as error:
-                reason = str(error)
-        if store.manifest(task) is None:
-            reason = reason or self.lastError(log) or "its job ended without a result (killed, cancelled or out of time)"
-            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed {tries} times: "
-                               f"{reason}; its log: {log}. Continue the run when the cause is gone: what is done is kept.")
+        name = f"iteration_{iteration:03d}_chunk_{chunk:04d}"
+        log, tries = str(self._getLogsPath(f"{name}.log")), self._tries()
+        try:
+            self.completeJob(lambda: store.manifest(task) is not None, "chunk", store.task_path(chunk), "--threads",
+                             self._jobThreads(), "--memory", self.memory.get() / self._concurrency(), log=log, name=name,
+                             threads=self._jobThreads(), tries=tries)
+        except RuntimeError as error:
+            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed {tries} times; "
+                               f"its log: {log}. Continue the run when the cause is gone: what is done is kept.\n"
+                               f"{error}") from None
 
     def _concurrency(self) -> int:
         """Jobs at a time: one of the host's threads is the master's."""
@@ -253,10 +266,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     def _jobThreads(self) -> int:
         return max(1, self.binThreads.get())
 
-    def _machine(self, tasks_per_chunk: int) -> List[Any]:
-        return ["--processes", self._concurrency(), "--threads", self._jobThreads(), "--memory", self.memory.get()]
-
-    def createOutputStep(self, iterations: int) -> None:
+    def createOutputStep(self, iterations: int, key: str) -> None:
         """The sets of the refined data."""
         conversion = self._convert()
         result = read_rows(Path(self._folder()) / "result.npz")
