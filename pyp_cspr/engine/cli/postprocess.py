@@ -27,10 +27,12 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="HALF1", help="first half map, not filtered")
     parser.add_argument("b", metavar="HALF2", help="second half map, not filtered")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder; made if missing")
-    parser.add_argument("--mask", default="auto", metavar="auto|none|FILE", help="mask of the FSC and the B-factor (%(default)s)")
+    parser.add_argument("--mask", default="auto", metavar="auto|none|FILE",
+                        help="mask of the FSC and the B-factor (%(default)s)")
     parser.add_argument("--b-factor", default="auto", metavar="auto|A^2",
                         help="automatic, or a value: negative sharpens, 0 does not (%(default)s)")
-    parser.add_argument("--resolution", type=float, default=0.0, metavar="A", help="of the low-pass; 0: from the FSC (%(default)s)")
+    parser.add_argument("--resolution", type=float, default=0.0, metavar="A",
+                        help="of the low-pass; 0: from the FSC (%(default)s)")
     parser.add_argument("--pixel", type=float, default=0.0, metavar="A", help="pixel size, instead of the files'")
     parser.add_argument("--seed", type=int, default=1, help="of the random phases (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads (%(default)s)")

@@ -53,10 +53,11 @@ def _landmarks(result: Dataset, series: int, chains: Any) -> List[List[Any]]:
     place = u / float(result.series["pixel"][series]) + size // 2
     shown = result.used(series) & ((place > -0.5) & (place < size - 0.5)).all(axis=2)
     slices = result.exposures["slice"][exposures]
-    return [
-        [f"{place[row, column, 0]:.4f}", f"{place[row, column, 1]:.4f}", int(slices[column]) + 1, chains[int(particles[row])], 0, 0]
-        for row, column in np.argwhere(shown)
-    ]
+    rows = []
+    for row, column in np.argwhere(shown):
+        x, y = place[row, column]
+        rows.append([f"{x:.4f}", f"{y:.4f}", int(slices[column]) + 1, chains[int(particles[row])], 0, 0])
+    return rows
 
 
 def _write(path: str, rows: List[List[Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import json
 import subprocess
 import sys
@@ -35,30 +36,55 @@ def found(host):
     done = subprocess.run(line, capture_output=True, text=True, timeout=100, env=environment, cwd=folder, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stdout + done.stderr
-    assert "import properly" not in done.stdout + done.stderr
+    assert "pyp_cspr" not in "".join(line for line in (done.stdout + done.stderr).splitlines() if "import properly" in line)
     return json.loads(lines[0][7:])
 
 
 def test_the_host_finds_the_protocols(found) -> None:
     labels = {name: one["label"] for name, one in found.items() if not one["base"]}
     assert labels == {"ProtPypCsprSample": "sample data", "ProtPypCsprRefine": "refine tilt series",
-                      "ProtPypCsprReconstruct": "reconstruct from tilt series", "ProtPypCsprFilter": "filter particles"}
+                      "ProtPypCsprReconstruct": "reconstruct from tilt series", "ProtPypCsprFilter": "filter particles",
+                      "ProtPypCsprPostProcess": "post-process"}
 
 
-def test_every_protocol_is_in_the_tree(found) -> None:
+def tree(title):
+    """(protocol, the sections above it) of the plugin's part of a tree of the host."""
     parser = configparser.ConfigParser()
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(Path(pyp_cspr.__file__).parent / "protocols.conf")
     named = []
 
-    def walk(nodes) -> None:
+    def walk(nodes, above) -> None:
         for node in nodes:
             if node["tag"] == "protocol":
-                named.append(node["value"])
-            walk(node.get("children", ()))
+                named.append((node["value"], above))
+            walk(node.get("children", ()), (*above, node["text"]))
 
-    walk(json.loads(parser.get("PROTOCOLS", "Tomography")))
-    assert sorted(named) == sorted(name for name, one in found.items() if not one["base"])
+    walk(json.loads(parser.get("PROTOCOLS", title)), ())
+    return dict(named)
+
+
+def test_every_protocol_is_in_the_tree(found) -> None:
+    assert sorted(tree("Tomography")) == sorted(name for name, one in found.items() if not one["base"])
+    # Those that need tilt series have no place among single particles.
+    assert tree("Protocols SPA") == {"ProtPypCsprPostProcess": ("3D", "Postprocess")}
+
+
+@pytest.mark.parametrize("title, package", [("Tomography", "tomo"), ("Protocols SPA", "pwem")])
+def test_sections_are_those_of_the_host(title, package) -> None:
+    """A section of another name would be a new one."""
+    parser = configparser.ConfigParser(comment_prefixes=("#", ";"))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(Path(importlib.util.find_spec(package).origin).parent / "protocols.conf")
+    known = set()
+
+    def walk(nodes, above) -> None:
+        for node in nodes:
+            known.add((*above, node["text"]))
+            walk(node.get("children", ()), (*above, node["text"]))
+
+    walk(json.loads(parser.get("PROTOCOLS", title)), ())
+    assert set(tree(title).values()) <= known
 
 
 def test_forms_have_labels_with_units_and_help(found) -> None:

@@ -44,6 +44,7 @@ def test_files_and_summary(halves, tmp_path, capsys):
 @pytest.mark.parametrize("words, said", [
     (["--b-factor", "much"], "--b-factor much: give auto or a number"),
     (["--resolution", "-3"], "--resolution -3: it must be 0 or above"),
+    (["--pixel", "-1"], "--pixel -1: it must be above 0"),
     (["--threads", "0"], "--threads must be at least 1"),
     (["--mask", "nowhere.mrc"], "nowhere.mrc"),
 ])
