@@ -235,7 +235,7 @@ def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
 def test_threads_are_shared_among_chunks(refine, made, tmp_path) -> None:
     refine.numberOfThreads.set(5)  # one of the host's threads is the master's
     refine.binThreads.set(3)
-    assert refine._machine(1) == ["--processes", 4, "--threads", 3, "--memory", 0.0]
+    assert (refine._concurrency(), refine._jobThreads()) == (4, 3)
     protocol = with_inputs(ProtPypCsprReconstruct(), made, tmp_path)  # of steps one after the other
     protocol.numberOfThreads.set(7)
     assert protocol._machine(1) == ["--processes", 2, "--threads", 3, "--memory", 0.0]
