@@ -10,14 +10,14 @@ from pyworkflow import BETA
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 from pyworkflow.protocol.constants import STEPS_SERIAL
-from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries, SubTomogram
+from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
 from tomo.protocols.protocol_base import ProtTomoBase
 
 from ..engine.errors import InputError
 from ..engine.io.relion import write_dataset
 from ..engine.model.tables import Dataset
-from .adapters import to_sets
-from .adapters.from_sets import Conversion, read_sets
+from .adapters import relion_sets, to_sets
+from .adapters.from_sets import Conversion, read_sets, series_label
 from .jobs import EngineJobs
 
 HANDS = ((-1, "-1: deeper is less underfocus (usual)"), (1, "+1: deeper is more underfocus"))
@@ -43,7 +43,8 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         form.addParam("inputParticles", params.PointerParam, pointerClass=SetOfSubTomograms, important=True,
                       label="Sub-tomograms with alignment",
                       help="Result of sub-volume averaging: each sub-tomogram has a 3D coordinate in its tomogram, and the "
-                           "rotation and shift that align it with the reference. Their images are not used.")
+                           "rotation and shift that align it with the reference. RELION 5 particles are taken as well. Their "
+                           "images are not used.")
         form.addParam("inputTiltSeries", params.PointerParam, pointerClass=SetOfTiltSeries, important=True,
                       label="Tilt series, aligned, not interpolated",
                       help="The images as recorded (raw or binned), with their alignment as transforms. Images that were "
@@ -102,6 +103,7 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         source = self.inputParticles.get()
         particles = self._createSet(source.getClass(), "particles%s.sqlite", "")
         to_sets.fill_particles(particles, source, conversion, result)
+        to_sets.attach_stars(particles, source, str(self._getExtraPath("relion")), conversion, result)
         coordinates = self._createSet(SetOfCoordinates3D, "coordinates%s.sqlite", "")
         pointer = Pointer()
         pointer.copy(source.getCoordinates3D()._precedentsPointer)
@@ -143,9 +145,8 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         errors = []
         if not particles.hasCoordinates3D():
             errors.append("The sub-tomograms have no 3D coordinates: take a set whose particles were picked in tomograms.")
-        if type(particles).__name__ == "RelionSetOfPseudoSubtomograms":
-            errors.append("RELION 5 pseudo-subtomograms keep their poses elsewhere and cannot be read yet: use their stars "
-                          "with `cspr refine`, or a set of sub-tomograms.")
+        if relion_sets.is_pseudo(particles) and relion_sets.refusal(particles):
+            errors.append(relion_sets.refusal(particles))
         if not series.hasAlignment():
             errors.append("The tilt series are not aligned: align them first.")
         if series.interpolated():
@@ -165,7 +166,7 @@ class ProtPypCsprParticles(ProtPypCsprBase):
 
     def _commonSeries(self) -> Set[str]:
         """Tilt series that have CTFs and particles."""
-        label = SubTomogram.COORD_VOL_NAME_FIELD
+        label = series_label(self.inputParticles.get())
         rows = self.inputParticles.get().aggregate(["count"], label, [label])  # as tomo's getTomograms
         names = {row[label] for row in rows}
         return names & set(self.inputTiltSeries.get().getTSIds()) & set(self.inputCTFs.get().getTSIds())
