@@ -1,1 +1,7 @@
-"""Scipion viewers."""
+"""Scipion viewers: a window for each protocol, whose rows open figures of the run as it stands."""
+
+from .viewer_data import PypCsprFilterViewer, PypCsprSampleViewer
+from .viewer_reconstruct import PypCsprReconstructViewer
+from .viewer_refine import PypCsprRefineViewer
+
+__all__ = ["PypCsprFilterViewer", "PypCsprReconstructViewer", "PypCsprRefineViewer", "PypCsprSampleViewer"]

@@ -249,6 +249,12 @@ def _describe_change(run: Refinement, iteration: int) -> Dict[str, Any]:
     return entry
 
 
+def read_history(folder: Path, last: int) -> List[Dict[str, Any]]:
+    """What summary.json tells of the iterations 0 to ``last``, of a run that may be going on; they must be finished."""
+    run = Refinement(str(folder), {}, 0)
+    return [_describe_change(run, iteration) for iteration in range(last + 1)]
+
+
 def set_exposure_scores(dataset: Dataset, tables: List[Dict[str, NDArray]]) -> None:
     """The mean score of each acquisition order over the whole data set, from 0 for the worst to 1 for the best, in place.
 
