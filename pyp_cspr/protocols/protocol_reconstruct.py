@@ -14,6 +14,7 @@ from ..engine.errors import InputError
 from ..engine.model.settings import ReconstructSettings
 from . import form as rows
 from .adapters import to_sets
+from .adapters.from_sets import box_of
 from .base import ProtPypCsprParticles
 
 ROWS = tuple(row for row in rows.RECONSTRUCTION if row.setting != "exposure_weighting")
@@ -85,7 +86,7 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
         particles = self.inputParticles.get()
         if not errors and particles is not None and self.inputTiltSeries.get() is not None:
             pixel = self.mapPixel.get() or particles.getSamplingRate()
-            box = self.mapBox.get() or round(particles.getDim()[0] * particles.getSamplingRate() / pixel)
+            box = self.mapBox.get() or round(box_of(particles) * particles.getSamplingRate() / pixel)
             errors += self._validateGrid(box, pixel)
         return errors
 

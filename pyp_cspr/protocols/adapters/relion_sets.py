@@ -58,7 +58,7 @@ def read_particle(item: Any, pixel: float) -> Dict[str, Any]:
     inverse = _cut(item)
     return {
         "tsId": str(item.getTsId()),
-        "position": _centred(item) + pixel * inverse[:3, 3],
+        "position": _centred(item) + pixel * inverse[:3, :3] @ inverse[:3, 3],
         "rotation": inverse[:3, :3] @ euler_to_matrix(*[float(angle) for angle in angles]),
         "half": int(item.getRdnSubset() or 0),
     }
@@ -71,8 +71,13 @@ def read_visible(item: Any) -> Any:
     return np.array([flag == "1" for flag in flags]) if flags else None
 
 
-def update_particle(item: Any, rotation: Any, position: Any, half: int, pixel: float) -> None:
-    """Give an item the pose R_p, x_p (angstrom) and a half-set."""
+def frames_text(visible: Any) -> str:
+    """RELION's word for the images that show a particle, of flags ``(n,)``."""
+    return "[" + ",".join("1" if flag else "0" for flag in visible) + "]"
+
+
+def update_particle(item: Any, rotation: Any, position: Any, half: int, visible: Any, pixel: float) -> None:
+    """Give an item the pose R_p, x_p (angstrom), a half-set, and the images, of those that are used, that show it."""
     cut = _cut(item)[:3, :3]
     origin = cut.T @ (_centred(item) - np.asarray(position, dtype=np.float64))
     rot, tilt, psi = (float(angle) for angle in matrix_to_euler(cut.T @ np.asarray(rotation, dtype=np.float64)))
@@ -85,6 +90,7 @@ def update_particle(item: Any, rotation: Any, position: Any, half: int, pixel: f
     item.setTilt(tilt)
     item.setPsi(psi)
     item.setRdnSubset(int(half))
+    item.setVisibleFrames(frames_text(visible))
 
 
 def attach_stars(target: Any, source: Any, folder: str, result: Dataset, rows: Dict[int, int]) -> None:
@@ -179,8 +185,7 @@ def _write_particles(path: str, target: Any, source: Any, shown: Dataset, rows: 
                 add(label, value)
         add("rlnOpticsGroup", item.getOpticsGroupId())
         add("rlnTomoParticleName", item.getRelionParticleName())
-        flags = shown.visible[row, : lengths[row]]
-        add("rlnTomoVisibleFrames", "[" + ",".join("1" if flag else "0" for flag in flags) + "]")
+        add("rlnTomoVisibleFrames", frames_text(shown.visible[row, : lengths[row]]))
         add("rlnImageName", item.getFileName() or "None")
         if not stacks:
             add("rlnCtfImage", item.getCtfFile() or "None")

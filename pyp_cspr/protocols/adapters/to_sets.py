@@ -42,7 +42,9 @@ def fill_particles(target: Any, source: Any, conversion: Conversion, result: Dat
             return
         rotation, position, half = particles["rotation"][row], particles["position"][row], int(particles["half"][row])
         if pseudo:
-            relion_sets.update_particle(item, rotation, position, half, pixel)
+            enabled = result.exposures["enabled"][result.exposures_of(int(particles["series"][row]))]
+            visible = result.visible[row, : len(enabled)][enabled]
+            relion_sets.update_particle(item, rotation, position, half, visible, pixel)
         else:
             coordinate = item.getCoordinate3D().getPosition(SCIPION)
             item.setTransform(Transform(particle_to_set(rotation, position, coordinate, coordinate_pixel, pixel)))
