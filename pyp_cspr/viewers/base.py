@@ -67,7 +67,7 @@ class PypCsprViewer(ProtocolViewer):
         return SimpleNamespace(**{name: getattr(self, name).get() for name in self._choices})
 
     def _title(self, label: str, chosen: SimpleNamespace) -> str:
-        return f"{self.protocol.getRunName()}: {label}"
+        return f"{self.protocol.getObjLabel() or self.protocol.getRunName()}: {label}"
 
     def _openPlot(self, name: Optional[str] = None) -> List[Any]:
         from .window import FigureWindow

@@ -57,7 +57,7 @@ MAP_PLOTS = (
          "Of the half maps. The corrected curve takes away what the mask adds, found with randomised phases.",
          _fsc),
     Plot("showMap", "Sections and projections of the map",
-         "The map that is chosen above. Orange: where the mask is one half.",
+         "Of the map that was chosen. Orange: where the mask is one half.",
          _map),
 )
 DATA_PLOTS = (

@@ -91,7 +91,7 @@ MAP_PLOTS = (
          "third of that, with a limit that stays, the refinement has converged.",
          of_data(lambda data: figures.progress(data.history))),
     Plot("showMap", "Sections and projections of the map",
-         "The map that is chosen above. Orange: where the mask is one half.",
+         "Of the map that was chosen. Orange: where the mask is one half.",
          _map),
 )
 PARTICLE_PLOTS = (
@@ -186,6 +186,8 @@ class PypCsprRefineViewer(PypCsprViewer):
     def _title(self, label: str, chosen: SimpleNamespace) -> str:
         parts = [f"iteration {chosen.iteration}"] if chosen.iteration >= 0 else []
         parts += [] if chosen.series == ALL_SERIES else [chosen.series]
+        if label == MAP_PLOTS[-1].label:
+            parts.append(MAPS[chosen.map])
         return super()._title(label, chosen) + (f" ({', '.join(parts)})" if parts else "")
 
     def _run(self) -> RefinementRun:

@@ -159,16 +159,17 @@ class TextWindow:
         fixed = font.nametofont("TkFixedFont").copy()
         fixed.configure(size=10)
         self._font = fixed
-        self.text = tk.Text(self.root, width=110, height=30, font=fixed, bg="white", relief=tk.FLAT, padx=14, pady=10,
+        self.text = tk.Text(self.root, width=100, height=26, font=fixed, bg="white", relief=tk.FLAT, padx=14, pady=10,
                             wrap="word")
         bar = tk.Scrollbar(self.root, command=self.text.yview)
         self.text.configure(yscrollcommand=bar.set)
         self.text.grid(row=0, column=0, sticky="news")
         bar.grid(row=0, column=1, sticky="ns")
         foot = tk.Frame(self.root)
-        foot.grid(row=1, column=0, columnspan=2, sticky="e")
-        Button(foot, "Refresh", Icon.ACTION_REFRESH, command=self.refresh).grid(row=0, column=0, padx=4, pady=6)
-        Button(foot, "Close", Icon.ACTION_CLOSE, command=self.close).grid(row=0, column=1, padx=(4, 14), pady=6)
+        foot.grid(row=1, column=0, columnspan=2, sticky="ew")
+        foot.columnconfigure(0, weight=1)
+        Button(foot, "Refresh", Icon.ACTION_REFRESH, command=self.refresh).grid(row=0, column=1, padx=4, pady=6)
+        Button(foot, "Close", Icon.ACTION_CLOSE, command=self.close).grid(row=0, column=2, padx=(4, 14), pady=6)
         self.refresh()
         self.root.update_idletasks()
         _place(self.root, parent)
