@@ -81,7 +81,7 @@ def write_input(folder: Path, made: Any, seed: int = 8, stacks: bool = False) ->
     return star
 
 
-def read_set(folder: Path, star: Path, made: Any) -> Any:
+def read_set(folder: Path, star: Any, made: Any, pixel: float = 2.7, binning: float = 2.0, box: int = 16) -> Any:
     """The set that reliontomo makes of stars."""
     objects, _ = reliontomo()
     from pyworkflow.object import Pointer
@@ -89,8 +89,8 @@ def read_set(folder: Path, star: Path, made: Any) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     acquisition = made.tilt_series.getAcquisition()
-    particles = objects.createSetOfRelionPSubtomograms(str(folder), str(star), Pointer(made.coordinates), tsSamplingRate=2.7,
-                                                       relionBinning=2.0, boxSize=16, acquisition=acquisition)
+    particles = objects.createSetOfRelionPSubtomograms(str(folder), str(star), Pointer(made.coordinates), tsSamplingRate=pixel,
+                                                       relionBinning=binning, boxSize=box, acquisition=acquisition)
     particles.setAreRe5Particles(True)
     readSetOfPseudoSubtomograms(particles, isRelion5=True)
     particles.write()

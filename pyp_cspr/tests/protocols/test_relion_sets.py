@@ -10,6 +10,7 @@ from emtable import Table
 
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.io.star import read_star
 from pyp_cspr.protocols.adapters import from_sets, relion_sets, to_sets
 
 from .relion_sets import read_set, reliontomo, write_input
@@ -133,6 +134,24 @@ def test_reliontomo_writes_the_same_stars_from_the_set(refined, tmp_path) -> Non
         for label in shared:
             a, b = getattr(one, label), getattr(other, label)
             assert b == (pytest.approx(a, abs=1e-4) if isinstance(a, float) else a), label
+
+
+def test_projection_matrices_are_those_that_reliontomo_makes_of_its_stars(given, conversion, tmp_path) -> None:
+    """Theirs act on centred coordinates, RELION's on those from the tomogram's corner."""
+    _, convert = reliontomo()
+    made, star, _ = given
+    write_dataset(conversion.dataset, tmp_path)
+    tomograms = {item.getTsId(): item.clone() for item in made.tomograms.iterItems()}
+    for series, item in enumerate([one.clone(ignoreAttrs=[]) for one in made.tilt_series.iterItems()]):
+        name = item.getTsId()
+        matrices, places = convert.getProjMatrixList(str(star.parent / f"{name}.star"), tomograms[name], item)
+        tilts = read_star(tmp_path / "tilt_series" / f"{name}.star")[name]
+        half = conversion.dataset.series["specimen_size"][series] / 2.0
+        assert len(places) == 4
+        for matrix, place in zip(matrices, places):
+            ours = np.stack([tilts.vectors(label, 4)[place - 1] for label in ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ")])
+            np.testing.assert_allclose(ours[:, :3], matrix[:3, :3], atol=1e-6)
+            np.testing.assert_allclose(ours[:, 3] + ours[:, :3] @ half, matrix[:3, 3], atol=1e-5)
 
 
 def test_what_cannot_be_read_is_refused(given) -> None:
