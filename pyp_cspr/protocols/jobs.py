@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
+import psutil
 from pwem.protocols import EMProtocol
 from pyworkflow.protocol.constants import STATUS_RUNNING
 from pyworkflow.protocol.launch import _checkJobStatus
@@ -28,7 +30,8 @@ PATIENCE = 1800.0  # seconds in which a queue may not answer
 SILENT_QUEUE = re.compile(r"contact|connect|timed out|timeout|temporarily|unreachable|communicat", re.IGNORECASE)
 TAIL = 8  # lines of a log in a message
 
-_step = threading.local()  # record: file for the job's number; job: the number. Each step is a thread
+# Each step is a thread. record: file for the number of its job; job: that number; start: when it was sent
+_step = threading.local()
 
 
 class EngineJobs(EMProtocol):
@@ -53,7 +56,7 @@ class EngineJobs(EMProtocol):
         command += " ".join(shlex.quote(str(one)) for one in arguments)
         command += f" > {shlex.quote(output)}" if output else ""
         command += f" 2> {shlex.quote(log)}" if log else ""
-        _step.record, _step.job = self._record(name), None
+        _step.record, _step.job, _step.start = self._record(name), None, time.time()
         try:
             self._submit(program, command, threads, queued)
         finally:
@@ -123,8 +126,8 @@ class EngineJobs(EMProtocol):
         step = getattr(threading.current_thread(), "thId", None)
         if getattr(_step, "job", None) is None or step is None:
             return []
-        logs = sorted(Path(self._getLogsPath()).glob(f"*-{step}-*.err"), key=lambda path: path.stat().st_mtime)
-        return [str(path) for path in logs[-1:]]
+        logs = Path(self._getLogsPath()).glob(f"*-{step}-*.err")
+        return [str(path) for path in logs if path.stat().st_mtime >= _step.start - 1]  # others are of earlier processes
 
     def lastError(self, log: str = "") -> str:
         """The last error line that the engine wrote to the file ``log``, or to the logs of the job and the protocol, or nothing."""
@@ -143,6 +146,27 @@ class EngineJobs(EMProtocol):
             reason = self.lastError() or "the job ended without a result: look for its log in the logs folder"
             raise RuntimeError(f"{path} is missing: {reason}")
         return result
+
+    # --- earlier processes of this protocol ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Called by the host in the protocol's own process.
+
+        One that has failed lives on while the jobs of other steps go on, and would then report its failure once more. It is
+        ended if it does: its jobs in the queue are found again.
+        """
+        record = Path(self._getLogsPath("process.json"))
+        earlier, own = whole_json(str(record)) or {}, psutil.Process()
+        if earlier.get("host") == socket.gethostname() and earlier["pid"] != own.pid:
+            try:
+                process = psutil.Process(earlier["pid"])
+                if process.create_time() == earlier["started"]:
+                    process.kill()
+            except psutil.Error:
+                pass  # it has ended, as it should
+        record.write_text(json.dumps({"host": socket.gethostname(), "pid": own.pid, "started": own.create_time()}),
+                          encoding="utf-8")
+        super().run()
 
     # --- jobs in the queue --------------------------------------------------------------------------------------------
 
