@@ -16,8 +16,8 @@ from tomo.protocols.protocol_base import ProtTomoBase
 from ..engine.errors import InputError
 from ..engine.io.relion import write_dataset
 from ..engine.model.tables import Dataset
-from .adapters import relion_sets, to_sets
-from .adapters.from_sets import Conversion, read_sets, series_label
+from .adapters import checks, relion_sets, to_sets
+from .adapters.from_sets import Conversion, read_sets
 from .jobs import EngineJobs
 
 HANDS = ((-1, "-1: deeper is less underfocus (usual)"), (1, "+1: deeper is more underfocus"))
@@ -142,6 +142,8 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         particles, series, ctfs = (pointer.get() for pointer in (self.inputParticles, self.inputTiltSeries, self.inputCTFs))
         if particles is None or series is None or ctfs is None:
             return []  # the host says that itself
+        if particles.isEmpty():
+            return ["The set of sub-tomograms is empty."]
         errors = []
         if not particles.hasCoordinates3D():
             errors.append("The sub-tomograms have no 3D coordinates: take a set whose particles were picked in tomograms.")
@@ -156,6 +158,7 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         if not errors:
             if not self._commonSeries():
                 errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ.")
+            errors += checks.missing_images(series, self._commonSeries())
         if self.tasksPerChunk.get() < 1:
             errors.append("Tilt series per chunk: must be 1 or above.")
         if self.memory.get() < 0:
@@ -166,10 +169,13 @@ class ProtPypCsprParticles(ProtPypCsprBase):
 
     def _commonSeries(self) -> Set[str]:
         """Tilt series that have CTFs and particles."""
-        label = series_label(self.inputParticles.get())
-        rows = self.inputParticles.get().aggregate(["count"], label, [label])  # as tomo's getTomograms
-        names = {row[label] for row in rows}
+        names = checks.series_of(self.inputParticles.get())
         return names & set(self.inputTiltSeries.get().getTSIds()) & set(self.inputCTFs.get().getTSIds())
+
+    def _warnings(self) -> List[str]:
+        """What will be left out."""
+        inputs = [pointer.get() for pointer in (self.inputParticles, self.inputTiltSeries, self.inputCTFs)]
+        return [] if any(one is None for one in inputs) else checks.input_warnings(*inputs)
 
     def _validateGrid(self, box: int, pixel: float) -> List[str]:
         """A sentence where a map of ``box`` voxels of ``pixel`` angstrom does not fit the tilt images."""
