@@ -29,7 +29,7 @@ from ..engine.model.settings import of_iteration
 from ..engine.model.task import ChunkTask, content_hash
 from ..engine.pipeline.store import RunStore, read_json, read_rows, write_json
 from . import form as rows
-from .adapters import to_sets
+from .adapters import checks, to_sets
 from .adapters.landmarks import fill_landmarks
 from .adapters.volumes import write_volume
 from .base import ProtPypCsprParticles
@@ -337,7 +337,12 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         return self._validateGrid(self.mapBox.get() or size[0], self.mapPixel.get() or reference.getSamplingRate())
 
     def _warnings(self) -> List[str]:
-        warnings = []
+        warnings: List[str] = super()._warnings()
+        particles, reference = self.inputParticles.get(), self.inputReference.get()
+        if particles is not None and reference is not None:
+            warnings += checks.reference_warnings(particles, reference)
+            pixel = self.mapPixel.get() or reference.getSamplingRate()
+            warnings += checks.resolution_warnings(self._values()["resolution"], pixel)
         if self.priorThirdAngle.get() > 0:
             warnings.append("An X-tilt is refined, which Scipion's tilt series cannot hold: the average has it, sets do not.")
         if self.priorDeformation.get() > 0 or self.priorParticleDefocus.get() > 0:
