@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pwem.objects import Volume, VolumeMask
-from tomo.objects import AverageSubTomogram
+from tomo.objects import AverageSubTomogram, SetOfSubTomograms
 
 import pyp_cspr
 from pyp_cspr.engine.core.filters import soft_sphere
@@ -222,6 +222,48 @@ def test_suspicious_settings_are_warned_of(refine) -> None:
     refine.priorThirdAngle.set(1.0)
     refine.sameReference.set(True)
     assert len(refine._warnings()) == 2
+
+
+def test_particles_without_partners_are_warned_of(tmp_path) -> None:
+    made = make_sets(tmp_path / "sets", names=("A", "B", "C"), ctf_names=("A", "B"), particle_names=("A", "C", "D"))
+    for kind in (ProtPypCsprRefine, ProtPypCsprFilter, ProtPypCsprReconstruct):
+        assert with_inputs(kind(), made, tmp_path)._warnings() == [
+            "There are particles of D, but no tilt series of that name: they are left out.",
+            "There are particles of C, D, but no CTFs of that name: they are left out.",
+        ]
+
+
+def test_particles_without_poses_are_warned_of(refine, made) -> None:
+    particles = SetOfSubTomograms(filename=":memory:")
+    particles.copyInfo(made.particles)
+    for item in [one.clone() for one in made.particles.iterItems()]:
+        item._transform = None
+        particles.append(item)
+    refine.inputParticles.set(particles)
+    assert "no alignment" in "".join(refine._warnings())
+
+
+def test_a_reference_with_a_wrong_pixel_is_warned_of(made, tmp_path) -> None:
+    refine = with_inputs(ProtPypCsprRefine(), made, tmp_path)
+    assert refine._warnings() == []
+    refine.inputReference.get().setSamplingRate(40.0)
+    assert "are their pixel sizes right" in "".join(refine._warnings())
+    refine.inputReference.get().setSamplingRate(5.0)
+    refine.resolution.set("30 9")
+    assert "9 A is finer than the map can hold: 10 A" in "".join(refine._warnings())
+
+
+def test_what_is_not_there_is_refused(made, tmp_path) -> None:
+    refine = with_inputs(ProtPypCsprRefine(), made, tmp_path)
+    stack = Path(made.tilt_series.getFirstItem().getFirstItem().getFileName())
+    stack.rename(stack.with_suffix(".gone"))
+    try:
+        assert f"The images of tilt series TS_1 are not there: {stack}" in one_error(refine)
+    finally:
+        stack.with_suffix(".gone").rename(stack)
+    empty = SetOfSubTomograms(filename=":memory:")
+    refine.inputParticles.set(empty)
+    assert "is empty" in one_error(refine)
 
 
 def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
