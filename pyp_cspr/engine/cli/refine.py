@@ -23,6 +23,8 @@ from .options import add_data, add_json, add_machine, progress_bar
 def add_args(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--reference", required=True, metavar="MAP", help="starting map, of the particles' box and pixel")
+    parser.add_argument("--halves", nargs=2, default=(), metavar=("HALF1", "HALF2"),
+                        help="half maps of the reference: each half-set starts from its own; the particles must have half-sets")
     parser.add_argument("--out", required=True, metavar="RUN",
                         help="run folder; made if missing, resumed if it holds the same run")
     parser.add_argument("--mask", default="auto", metavar="auto|none|FILE", help="mask of the references (%(default)s)")
@@ -85,7 +87,8 @@ def main(args: argparse.Namespace) -> int:
     values = values_of(args)
     check_machine(args.processes, args.threads, args.memory)
     summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
-                     args.processes, args.threads, args.memory, args.overwrite, args.report, _bar, args.chunks_elsewhere)
+                     args.processes, args.threads, args.memory, args.overwrite, args.report, _bar, args.chunks_elsewhere,
+                     args.halves)
     if args.json:
         print_json(summary)
         return 0
