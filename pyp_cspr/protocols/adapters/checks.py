@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, List, Set
 
+from ...engine.io.star import read_star
 from .from_sets import box_of, image_path, series_label
 
 NAMED = 5  # identifiers in a sentence
@@ -61,3 +62,9 @@ def resolution_warnings(asked: Any, pixel: float) -> List[str]:
     if beyond:
         return [f"A detail of {min(beyond):g} A is finer than the map can hold: {2.0 * pixel:g} A, two of its pixels, is taken."]
     return []
+
+
+def all_in_half_sets(folder: str) -> bool:
+    """Whether the data set that was written to ``folder`` says the half-set of every particle."""
+    particles = read_star(os.path.join(folder, "particles.star"))["particles"]
+    return "rlnRandomSubset" in particles and bool(particles.integers("rlnRandomSubset").all())
