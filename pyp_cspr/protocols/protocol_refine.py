@@ -31,7 +31,7 @@ from ..engine.pipeline.store import RunStore, read_json, read_rows, write_json
 from . import form as rows
 from .adapters import checks, to_sets
 from .adapters.landmarks import fill_landmarks
-from .adapters.volumes import write_volume
+from .adapters.volumes import half_maps, volume_of, write_volume
 from .base import ProtPypCsprParticles
 from .jobs import remove, whole_json
 
@@ -75,6 +75,10 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         form.addParam("inputReference", params.PointerParam, pointerClass="Volume", important=True, label="Reference volume",
                       help="The average of the sub-tomograms, white particle. It gives the box and pixel of the refined map; "
                            "other ones can be given in Reconstruction.")
+        form.addParam("useHalfMaps", params.BooleanParam, default=True, expertLevel=params.LEVEL_ADVANCED,
+                      label="Start each half-set from its own half map?",
+                      help="Where the reference has half maps and the particles have half-sets: keeps apart what was kept apart "
+                           "before. Say no if the half maps are not of the half-sets that the particles have.")
         form.addParam("maskSource", params.EnumParam, choices=list(MASKS), default=0, label="Mask of the reference",
                       help="The automatic one is soft and follows the particle.")
         form.addParam("inputMask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
@@ -114,7 +118,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         """The host runs a step again where its arguments have changed, so each step has all that its result depends on."""
         mask = self._mask()
         volumes = [self.inputReference.get().getFileName(), mask.getFileName() if mask else "", self.mapBox.get(),
-                   self.mapPixel.get()]
+                   self.mapPixel.get(), self._halves()]
         self._insertConvert()
         self._insertFunctionStep(self.volumesStep, *volumes, needsGPU=False)
         inputs = [*self._inputIds(), self._hand(), self.darkParticles.get(), *volumes]
@@ -155,11 +159,20 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     def _folder(self) -> str:
         return str(self._getExtraPath("refine"))
 
-    def volumesStep(self, reference: str, mask: str, box: int, pixel: float) -> None:
+    def _halves(self) -> List[str]:
+        """The reference's half maps, if each half-set is to start from its own."""
+        return half_maps(self.inputReference.get()) if self.useHalfMaps.get() else []
+
+    def _halfFiles(self) -> List[str]:
+        return [str(self._getExtraPath(f"half{number}.mrc")) for number in (1, 2)]
+
+    def volumesStep(self, reference: str, mask: str, box: int, pixel: float, halves: List[str]) -> None:
         """Write the reference, and the mask if one is given, on the map's grid."""
         box, pixel = write_volume(self.inputReference.get(), self._getExtraPath("reference.mrc"), box, pixel)
         if mask:
             write_volume(self._mask(), self._getExtraPath("mask.mrc"), box, pixel, mask=True)
+        for source, target in zip(halves, self._halfFiles()):
+            write_volume(volume_of(source, self.inputReference.get().getSamplingRate()), target, box, pixel)
         with open(self._getExtraPath("grid.json"), "w", encoding="utf-8") as stream:
             json.dump({"box": box, "pixel": pixel}, stream)
 
@@ -191,7 +204,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             shutil.rmtree(self._folder(), ignore_errors=True)
             write_json(Path(asked), request)
         mask = request["mask"]
-        return ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--out", self._folder(),
+        halves = ["--halves", *self._halfFiles()] if self._halves() and checks.all_in_half_sets(self._dataFolder()) else []
+        return ["refine", self._dataFolder(), *halves, "--reference", self._getExtraPath("reference.mrc"), "--out", self._folder(),
                 "--mask", self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask],
                 "--iterations", iterations, "--settings", settings, "--tasks-per-chunk", request["tasks_per_chunk"]]
 
@@ -297,6 +311,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             self._defineSourceRelation(self.inputParticles, target)
         for target in (coordinates, shown):  # the host looks for the tilt series of coordinates along the last relation first
             self._defineSourceRelation(series, target)
+        if self._halves() and not conversion.dataset.particles["half"].all():
+            notes.append("The particles have no half-sets: both started from the reference, not from its half maps")
         self._say(conversion.notes + notes)
 
     def _grid(self) -> Dict[str, Any]:
@@ -328,6 +344,9 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             return ["Mask: choose one, or another kind of mask."]
         if size is None:
             return [f"The reference {reference.getFileName()} does not exist."]
+        missing = [name for name in self._halves() if not os.path.exists(name)]
+        if missing:
+            return [f"The reference's half map {missing[0]} does not exist: do not start from half maps, or take another one."]
         if len(set(size)) != 1:
             return [f"The reference is {size[0]} x {size[1]} x {size[2]} voxels: it must be a cube."]
         if not self.mapBox.get() and size[0] % 2:
