@@ -77,8 +77,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                            "other ones can be given in Reconstruction.")
         form.addParam("useHalfMaps", params.BooleanParam, default=True, expertLevel=params.LEVEL_ADVANCED,
                       label="Start each half-set from its own half map?",
-                      help="Where the reference has half maps and the particles have half-sets: keeps apart what was kept apart "
-                           "before. Say no if the half maps are not of the half-sets that the particles have.")
+                      help="Where the reference has half maps and the particles have half-sets: what was kept apart before stays "
+                           "so. Say no if the half maps are not of the half-sets that the particles have.")
         form.addParam("maskSource", params.EnumParam, choices=list(MASKS), default=0, label="Mask of the reference",
                       help="The automatic one is soft and follows the particle.")
         form.addParam("inputMask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
@@ -309,7 +309,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         self._defineTransformRelation(self.inputTiltSeries, series)
         for target in (coordinates, outputs[RefineOutputs.average.name], curves):
             self._defineSourceRelation(self.inputParticles, target)
-        for target in (coordinates, shown):  # the host looks for the tilt series of coordinates along the last relation first
+        for target in (coordinates, shown):  # the host follows the last relation first
             self._defineSourceRelation(series, target)
         if self._halves() and not conversion.dataset.particles["half"].all():
             notes.append("The particles have no half-sets: both started from the reference, not from its half maps")
