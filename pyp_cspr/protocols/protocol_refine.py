@@ -77,8 +77,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                            "other ones can be given in Reconstruction.")
         form.addParam("useHalfMaps", params.BooleanParam, default=True, expertLevel=params.LEVEL_ADVANCED,
                       label="Start each half-set from its own half map?",
-                      help="Where the reference has half maps and the particles have half-sets: what was kept apart before stays "
-                           "so. Say no if the half maps are not of the half-sets that the particles have.")
+                      help="Where the reference has half maps and the particles half-sets: what was kept apart stays so. Say no if the half maps are not of the half-sets that the particles have.")
         form.addParam("maskSource", params.EnumParam, choices=list(MASKS), default=0, label="Mask of the reference",
                       help="The automatic one is soft and follows the particle.")
         form.addParam("inputMask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
@@ -205,8 +204,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             write_json(Path(asked), request)
         mask = request["mask"]
         halves = ["--halves", *self._halfFiles()] if self._halves() and checks.all_in_half_sets(self._dataFolder()) else []
-        return ["refine", self._dataFolder(), *halves, "--reference", self._getExtraPath("reference.mrc"), "--out", self._folder(),
-                "--mask", self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask],
+        return ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), *halves,
+                "--out", self._folder(), "--mask", self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask],
                 "--iterations", iterations, "--settings", settings, "--tasks-per-chunk", request["tasks_per_chunk"]]
 
     def _summaryFile(self) -> str:
