@@ -60,7 +60,7 @@ def resolution_warnings(asked: Any, pixel: float) -> List[str]:
     values = asked if isinstance(asked, (list, tuple)) else [asked]
     beyond = [value for value in values if 0 < value < 2.0 * pixel * 0.999]
     if beyond:
-        return [f"A detail of {min(beyond):g} A is finer than the map can hold: {2.0 * pixel:g} A, two of its pixels, is taken."]
+        return [f"A detail of {min(beyond):g} A is finer than the map can hold: {2.0 * pixel:g} A, two pixels, is taken."]
     return []
 
 

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture
 def shown(tmp_path, random):
     """(sets, refined data set, refined tilt series, landmarks): poses and geometry moved, a particle removed."""
-    made = make_sets(tmp_path / "sets", size=(96, 80), pixel=4.0, coordinate_pixel=8.0, sub_pixel=4.0, magnified=False, shift=3.0)
+    made = make_sets(tmp_path / "sets", size=(96, 80), pixel=4.0, coordinate_pixel=8.0, sub_pixel=4.0, magnified=False,
+                     shift=3.0)
     conversion = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
     write_dataset(conversion.dataset, tmp_path / "stars")
     result = read_dataset(tmp_path / "stars").select_particles([0, 2, 3, 4, 5, 6, 7])
@@ -38,7 +39,7 @@ def shown(tmp_path, random):
 
 
 def test_models_are_of_the_refined_series_and_read_by_the_host(shown, tmp_path) -> None:
-    _, _, result, series, landmarks = shown
+    _, _, _, series, landmarks = shown
     assert landmarks.getSetOfTiltSeries() is series
     models = [model.clone() for model in landmarks.iterItems()]
     assert [model.getTsId() for model in models] == ["TS_1", "TS_2"]

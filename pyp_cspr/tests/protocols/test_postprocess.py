@@ -151,7 +151,7 @@ def test_the_summary_says_resolution_and_b_factor(runs) -> None:
 def test_the_summary_says_why_nothing_was_sharpened(protocol, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(protocol, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
     (tmp_path / "postprocess").mkdir()
-    journal = [{"message": "automatic mask", "value": 1.0}, {"message": "no B-factor: 10 A to 12.0 A holds fewer", "value": None}]
+    journal = [{"message": "mask given", "value": 1.0}, {"message": "no B-factor: 10 A to 12.0 A holds fewer", "value": None}]
     values = {"resolution_0143": 12.0, "b_factor": None, "low_pass": 12.0, "journal": journal}
     (tmp_path / "postprocess" / "summary.json").write_text(json.dumps(values))
     assert protocol._summary() == ["Resolution (FSC 0.143, corrected for the mask): 12.00 A.",

@@ -18,10 +18,12 @@ import pyp_cspr
 from pyp_cspr.engine.core.filters import soft_sphere
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.mrc import read_map, write_map
+from pyp_cspr.engine.io.relion import write_dataset
 from pyp_cspr.engine.model.settings import RefineSettings
 from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine, ProtPypCsprSample
 from pyp_cspr.protocols import form as rows
 from pyp_cspr.protocols.adapters import volumes
+from pyp_cspr.protocols.adapters.from_sets import read_sets
 
 from .sets import make_sets, write_image
 
@@ -264,6 +266,35 @@ def test_what_is_not_there_is_refused(made, tmp_path) -> None:
     empty = SetOfSubTomograms(filename=":memory:")
     refine.inputParticles.set(empty)
     assert "is empty" in one_error(refine)
+
+
+@pytest.mark.parametrize("half, used", [(1, True), (0, False)])
+def test_half_maps_of_the_reference_are_used_where_particles_have_half_sets(made, tmp_path, monkeypatch, half, used) -> None:
+    """On the map's grid, each for its own half-set."""
+    refine = with_inputs(ProtPypCsprRefine(), made, tmp_path)
+    monkeypatch.setattr(refine, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
+    for number in (1, 2):
+        write_map(tmp_path / f"given{number}.mrc", np.full((16, 16, 16), number, np.float32), 10.0)
+    refine.inputReference.get().setHalfMaps([str(tmp_path / f"given{number}.mrc") for number in (1, 2)])
+    assert refine._validate() == []
+    conversion = read_sets(made.particles, made.tilt_series, made.ctfs)
+    conversion.dataset.particles["half"] = half
+    write_dataset(conversion.dataset, tmp_path / "data")
+    refine.volumesStep("", "", 12, 10.0, refine._halves())
+    for number in (1, 2):
+        values, pixel = read_map(tmp_path / f"half{number}.mrc")
+        assert (len(values), pixel) == (12, 10.0)
+        assert values[6, 6, 6] == pytest.approx(number, abs=1e-3)
+    request = {"inputs": [], "settings": refine._values(), "mask": 1, "tasks_per_chunk": 1}
+    options = [str(word) for word in refine._options(request, 1)]
+    wanted = ["--halves", str(tmp_path / "half1.mrc"), str(tmp_path / "half2.mrc")]
+    assert ("--halves" in options) == used
+    assert not used or options[options.index("--halves"):][:3] == wanted
+    refine.useHalfMaps.set(False)
+    assert "--halves" not in refine._options(request, 1)
+    refine.useHalfMaps.set(True)
+    (tmp_path / "given2.mrc").unlink()
+    assert "half map" in one_error(refine)
 
 
 def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
