@@ -77,7 +77,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                            "other ones can be given in Reconstruction.")
         form.addParam("useHalfMaps", params.BooleanParam, default=True, expertLevel=params.LEVEL_ADVANCED,
                       label="Start each half-set from its own half map?",
-                      help="Where the reference has half maps and the particles half-sets: what was kept apart stays so. Say no if the half maps are not of the half-sets that the particles have.")
+                      help="Where the reference has half maps and the particles half-sets: what was kept apart stays so. Say "
+                           "no if the half maps are not of the half-sets that the particles have.")
         form.addParam("maskSource", params.EnumParam, choices=list(MASKS), default=0, label="Mask of the reference",
                       help="The automatic one is soft and follows the particle.")
         form.addParam("inputMask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
