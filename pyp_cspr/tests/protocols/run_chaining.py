@@ -75,11 +75,12 @@ def main(folder: str, relion: bool) -> None:
     os.chdir(project.path)
     sample = launch(project, project.newProtocol(ProtPypCsprSample, objLabel="sample", **SAMPLE))
 
-    def refined(label: str, source: Any, output: str) -> Any:
+    def refined(label: str, source: Any, output: str, before: Any = None) -> Any:
+        """Refined particles of ``source``; those of a refinement ``before`` with its tilt series, CTFs and average."""
         protocol = project.newProtocol(ProtPypCsprRefine, objLabel=label, **REFINE)
         point(protocol, "inputParticles", source, output)
         for name, other in INPUTS:
-            point(protocol, name, sample, other)
+            point(protocol, name, before or sample, "average" if before and other == "reference" else other)
         return launch(project, protocol)
 
     def chained(kind: Any, pointers: Dict[str, Any], **values: Any) -> Any:
@@ -89,6 +90,7 @@ def main(folder: str, relion: bool) -> None:
         return launch(project, protocol)
 
     refine = refined("refine", sample, "subTomograms")
+    again = refined("refine again", refine, "particles", refine)
     projected = chained(ProtProjectCoordinates, {"inputCoordinates": (refine, "coordinates")})
     extracted = chained(ProtTomoExtractCoords, {"inputSubTomos": (refine, "particles"), "inputTomos": (sample, "tomograms")},
                         boxSize=16)
@@ -106,6 +108,7 @@ def main(folder: str, relion: bool) -> None:
         "assigned": transforms(next(value for key, value in assigned.iterOutputAttributes())),
     }
     result: Dict[str, Any] = {
+        "again": os.path.join(project.path, again.getWorkingDir()),
         "pixels": [refine.coordinates.getSamplingRate(), taken.getSamplingRate()],
         "refine": os.path.join(project.path, refine.getWorkingDir()), "names": sorted(outputs),
         "split": [value.getSize() for _, value in split.iterOutputAttributes()],

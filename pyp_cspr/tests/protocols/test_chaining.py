@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.io.star import read_star
 from pyp_cspr.engine.pipeline.store import read_rows
@@ -38,6 +39,26 @@ def chained(host, tmp_path_factory):
         numbers = dict(arrays)
     result = read_rows(Path(found["refine"]) / "extra" / "refine" / "result.npz")
     return SimpleNamespace(numbers=numbers, result=result, **found)
+
+
+def test_our_own_outputs_are_refined_again(chained) -> None:
+    """From its particles, series, CTFs and average, each half-set from its own half map."""
+    folder = Path(chained.again) / "extra"
+    again = read_rows(folder / "refine" / "result.npz")
+    np.testing.assert_array_equal(again.particles["half"], chained.result.particles["half"])
+    plan = json.loads((folder / "refine" / "refine.json").read_text())
+    assert len(plan["halves"]) == 2
+    for number in (1, 2):
+        half, pixel = read_map(folder / f"half{number}.mrc")
+        before, same = read_map(Path(chained.refine) / "extra" / "refine" / f"half{number}.mrc")
+        assert pixel == same
+        np.testing.assert_allclose(half, before, atol=1e-6)
+    # it starts where the first one ended
+    start = read_dataset(folder / "data")
+    for name in ("position", "rotation"):
+        np.testing.assert_allclose(start.particles[name], chained.result.particles[name], atol=1e-6)
+    for name in ("shift", "rotation", "defocus"):
+        np.testing.assert_allclose(start.exposures[name], chained.result.exposures[name], atol=1e-6)
 
 
 def test_tomo_projects_our_coordinates_onto_our_landmarks(chained) -> None:
