@@ -203,11 +203,11 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             self.cancelEarlier()
             shutil.rmtree(self._folder(), ignore_errors=True)
             write_json(Path(asked), request)
-        mask = request["mask"]
+        source = self._getExtraPath("mask.mrc") if request["mask"] == GIVEN_MASK else ("auto", "none")[request["mask"]]
         halves = ["--halves", *self._halfFiles()] if self._halves() and checks.all_in_half_sets(self._dataFolder()) else []
         return ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), *halves,
-                "--out", self._folder(), "--mask", self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask],
-                "--iterations", iterations, "--settings", settings, "--tasks-per-chunk", request["tasks_per_chunk"]]
+                "--out", self._folder(), "--mask", source, "--iterations", iterations, "--settings", settings,
+                "--tasks-per-chunk", request["tasks_per_chunk"]]
 
     def _summaryFile(self) -> str:
         return os.path.join(self._folder(), "summary.json")
