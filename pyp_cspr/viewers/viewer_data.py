@@ -67,6 +67,11 @@ def _errors(run: DataFolder, chosen: SimpleNamespace) -> Figure:
     return figures.moves(*particle_moves(read_truth(run.folder / "truth.star"), dataset, HEXON))
 
 
+def _geometry(run: DataFolder, chosen: SimpleNamespace) -> Figure:
+    dataset = run.dataset()
+    return figures.geometry_change(read_truth(run.folder / "truth.star"), dataset)
+
+
 SAMPLE_PLOTS = (
     Plot("showReference", "Reference",
          "What the particles are made of, low-passed. Orange: the automatic mask.",
@@ -79,7 +84,7 @@ SAMPLE_PLOTS = (
          _errors),
     Plot("showGeometry", "Errors of the given tilt geometry",
          "Given minus true.",
-         lambda run, chosen: figures.geometry_change(read_truth(run.folder / "truth.star"), run.dataset())),
+         _geometry),
     Plot("showScheme", "Tilt scheme",
          "Tilt angles in the order of acquisition, and the dose before each image.",
          lambda run, chosen: figures.tilt_scheme(run.dataset())),

@@ -29,7 +29,7 @@ def _data(run: RefinementRun, chosen: SimpleNamespace, refined: bool = True) -> 
     """The run's data as of the chosen iteration, of the chosen series."""
     data = run.data(chosen.iteration)
     if refined and not data.tables:
-        raise NotYet(f"Nothing is refined so far. {run.state()}")
+        raise NotYet(f"Nothing is refined at the start. {run.state()}")
     names = [str(name) for name in data.end.series["name"]]
     if chosen.series == ALL_SERIES or chosen.series not in names:
         return data

@@ -26,9 +26,10 @@ def find_reference(protocol: Any) -> Optional[Any]:
     """The protocol's reference, or else the volume that came with its particles (of the protocol that made them)."""
     from pwem.objects import Volume
 
-    given = getattr(protocol, "inputReference", None)
-    if given is not None and given.get() is not None:
-        return given.get()
+    for name in ("inputReference", "inputAverage"):
+        given = getattr(protocol, name, None)
+        if given is not None and given.get() is not None:
+            return given.get()
     particles = getattr(protocol, "inputParticles", None)
     maker = None if particles is None else particles.getObjValue()
     if maker is None or not hasattr(maker, "iterOutputAttributes"):

@@ -12,7 +12,7 @@ from pyworkflow.wizard import Wizard
 from ..engine.core.filters import Mask, soft_mask
 from ..engine.errors import CsprError, InputError
 from ..engine.report import figures
-from ..protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine
+from ..protocols import ProtPypCsprFilter, ProtPypCsprPostProcess, ProtPypCsprReconstruct, ProtPypCsprRefine
 from ..protocols.adapters.volumes import resample
 from . import compute
 
@@ -115,7 +115,7 @@ class PypCsprDistanceWizard(PypCsprWizard):
 class PypCsprMaskWizard(PypCsprWizard):
     """Which mask the reference gets, outlined."""
 
-    _targets = [(ProtPypCsprRefine, ["maskSource"])]
+    _targets = [(ProtPypCsprRefine, ["maskSource"]), (ProtPypCsprPostProcess, ["maskSource"])]
 
     def ask(self, form: Any) -> None:
         from .dialog import Choice, FigureDialog, lines
@@ -205,7 +205,7 @@ class PypCsprBoxWizard(PypCsprWizard):
 class PypCsprResolutionWizard(PypCsprWizard):
     """The finest detail to refine with, from the FSC of the reference's half maps."""
 
-    _targets = [(ProtPypCsprRefine, ["resolution", "searchResolution"])]
+    _targets = [(ProtPypCsprRefine, ["resolution", "searchResolution"]), (ProtPypCsprPostProcess, ["resolution"])]
 
     def ask(self, form: Any) -> None:
         from .dialog import FigureDialog, Slider, lines
@@ -214,10 +214,12 @@ class PypCsprResolutionWizard(PypCsprWizard):
         if volume is None:
             raise InputError(NO_REFERENCE)
         comparison, box, pixel = compute.compare_reference(volume)
-        target = form.wizParamName
+        target, final = form.wizParamName, isinstance(form.protocol, ProtPypCsprPostProcess)
         start = compute.suggest_limit(comparison, box, pixel)
         if target == "searchResolution":
             start = max(25.0, start)
+        if final and np.isfinite(comparison.resolution_0143):
+            start = comparison.resolution_0143
 
         def draw(values: Any) -> Any:
             return figures.fsc_curves(comparison.curves, box, pixel, values["limit"])
@@ -228,10 +230,11 @@ class PypCsprResolutionWizard(PypCsprWizard):
                          f"Their FSC falls to 0.5 at {_angstrom(comparison.resolution_05)} and to 0.143 at "
                          f"{_angstrom(comparison.resolution_0143)}.",
                          "A search needs only coarse detail: 25 A is usual." if target == "searchResolution" else
+                         "0 in the form takes the resolution at 0.143." if final else
                          "0 in the form takes the resolution of the half maps before, in each iteration.")
 
         nyquist = 2.0 * pixel
-        dialog = FigureDialog(form.root, "Finest detail used", "Noise beyond what the half maps agree on must not steer poses.",
+        dialog = FigureDialog(form.root, "Finest detail used", "Beyond what the half maps agree on there is noise.",
                               [Slider("limit", "Resolution (A)", round(nyquist, 1), 60.0, 0.1, round(max(start, nyquist), 1))],
                               draw, say)
         if dialog.resultYes():

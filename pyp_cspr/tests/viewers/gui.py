@@ -28,7 +28,7 @@ class Driver:
     def _look(self) -> None:
         ready = self._wait() if callable(self._wait) else time.monotonic() - self._since >= self._wait
         if not ready and time.monotonic() - self._since > self._limit:
-            return self._end(f"waited {self._limit} s in vain, at line {self._steps.gi_frame.f_lineno}")
+            return self._end(f"waited {self._limit} s in vain in {self._place()}")
         if ready:
             try:
                 self._wait = next(self._steps)
@@ -38,6 +38,14 @@ class Driver:
             except Exception:  # noqa: BLE001 - whatever it is, the windows must close
                 return self._end(traceback.format_exc())
         self.root.after(30, self._look)
+
+    def _place(self) -> str:
+        """Where the generator is, in the generators that it waits for."""
+        one, names = self._steps, []
+        while one is not None and one.gi_frame is not None:
+            names.append(f"{one.gi_code.co_name}, line {one.gi_frame.f_lineno}")
+            one = one.gi_yieldfrom
+        return " > ".join(names)
 
     def _end(self, error: str = "") -> None:
         if error:
@@ -53,6 +61,13 @@ class Driver:
 def later(root: Any, call: Callable[[], Any]) -> None:
     """Call it from the main loop, so that a window that it opens does not stop the caller."""
     root.after(1, call)
+
+
+def double_click(widget: Any, x: int, y: int) -> None:
+    """Two presses of the left button at a place of a widget; no window needs to have the keyboard for it."""
+    for time_ms in (1000, 1001):
+        widget.event_generate("<ButtonPress-1>", x=x, y=y, time=time_ms)
+        widget.event_generate("<ButtonRelease-1>", x=x, y=y, time=time_ms)
 
 
 def windows(root: Any) -> List[Any]:

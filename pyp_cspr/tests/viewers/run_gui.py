@@ -15,18 +15,31 @@ from pathlib import Path
 from typing import Any, Dict
 
 from pyp_cspr.tests.protocols.run_workflow import launch
-from pyp_cspr.tests.viewers.gui import Driver, later, newest, parts, picture, press, row_button, texts, windows
+from pyp_cspr.tests.viewers.gui import (
+    Driver,
+    double_click,
+    later,
+    newest,
+    parts,
+    picture,
+    press,
+    row_button,
+    texts,
+    windows,
+)
 
 SAMPLE = {"nSeries": 2, "nParticles": 8, "nTilts": 9, "boxSize": 32, "pixelSize": 8.0}
-INPUTS = {"inputParticles": "subTomograms", "inputTiltSeries": "tiltSeries", "inputCTFs": "ctfs", "inputReference": "reference"}
-WIZARDS = {"symmetry": ("symmetry", "C3"), "maskDiameter": ("diameter", 200.0), "maskSource": ("mask", 0), "mapBox": ("box", 32),
-           "exposureWeighting": ("weighting", "dose")}
+WINDOW = "1500x900+20+20"
+INPUTS = {"inputParticles": "subTomograms", "inputTiltSeries": "tiltSeries", "inputCTFs": "ctfs",
+          "inputReference": "reference"}
+WIZARDS = {"symmetry": ("symmetry", "C3"), "maskDiameter": ("diameter", 200.0), "maskSource": ("mask", 0),
+           "mapBox": ("box", 32), "exposureWeighting": ("weighting", "dose")}
 
 
 class Session:
     """A project window and what was seen in it."""
 
-    def __init__(self, folder: Path, sample: Dict[str, Any], window: str = "1500x900+0+0") -> None:
+    def __init__(self, folder: Path, sample: Dict[str, Any]) -> None:
         import pyworkflow as pw
         from pyworkflow.project import Manager
 
@@ -41,7 +54,6 @@ class Session:
 
         self.window = ProjectWindow(project.path)
         self.root = self.window.root
-        self.root.geometry(window)
         self.seen: Dict[str, Any] = {"project": project.path}
         self.forms: Dict[str, Any] = {}
         self._follow_forms()
@@ -64,7 +76,8 @@ class Session:
 
     def run_of(self, name: str) -> Any:
         """The last run of a protocol class, as the project knows it now."""
-        return next((one for one in reversed(list(self.window.project.getRuns(refresh=True))) if one.getClassName() == name), None)
+        runs = [one for one in self.window.project.getRuns(refresh=True) if one.getClassName() == name]
+        return runs[-1] if runs else None
 
     def keep(self, window: Any, name: str) -> None:
         """A picture of a window, and how many colours it has: an empty one has few."""
@@ -73,7 +86,7 @@ class Session:
         self.seen.setdefault("colours", {})[name] = len(image.convert("P").getcolors(256) or [])
 
     def open_form(self, name: str) -> Any:
-        """Open the form of a new protocol from the tree on the left, by the Return key."""
+        """Open the form of a new protocol from the tree on the left, by a double click."""
         combo = next(one for one in parts(self.view, "TCombobox") if "Tomography" in one["values"])
         combo._var.set("Tomography")  # as choosing it does
         tree = self.view.protTree
@@ -85,12 +98,12 @@ class Session:
         assert found is not None, name
         self.seen.setdefault("tree", []).append(found)
         tree.see(found)
-        tree.selection_set(found)
-        tree.focus(found)
-        tree.focus_force()
-        later(self.root, lambda: tree.event_generate("<Return>"))
+        yield lambda: tree.bbox(found)
+        left, top, width, height = tree.bbox(found)
+        later(self.root, lambda: double_click(tree, left + min(width, 120) // 2, top + height // 2))
 
     def steps(self) -> Any:
+        self.root.geometry(WINDOW)
         yield 1.0
         yield from self.fill_in()
         yield from self.execute()
@@ -101,15 +114,7 @@ class Session:
         yield from self.waited_form("ProtPypCsprRefine")
         form = self.form
         for parameter, output in INPUTS.items():
-            count = len(windows(self.root))
-            later(self.root, row_button(form, parameter, "Select").invoke)
-            yield lambda: len(windows(self.root)) > count
-            dialog = windows(self.root)[-1]
-            tree = dialog.tree
-            item = next(one for one in _items(tree) if output in str(tree.item(one)))
-            tree.selection_set(item)
-            press(self.root, dialog, "Select")
-            yield lambda: len(windows(self.root)) == count
+            yield from self.choose(parameter, output)
         yield from self.wizards()
         for parameter, value in (("iterations", "2"), ("resolution", "40 30"), ("priorDefocus", "500")):
             entry = parts(form.widgetDict[parameter].content, "Entry")[0]
@@ -125,9 +130,19 @@ class Session:
             "iterations", "resolution", "priorDefocus", "symmetry", "maskDiameter", "mapBox", "exposureWeighting")}
         self.seen["validate"] = list(form.protocol.validate())
 
+    def choose(self, parameter: str, output: str) -> Any:
+        """An input, in the host's dialog."""
+        count = len(windows(self.root))
+        later(self.root, row_button(self.form, parameter, "Select").invoke)
+        yield lambda: len(windows(self.root)) > count
+        dialog = windows(self.root)[-1]
+        dialog.tree.selection_set(next(one for one in _items(dialog.tree) if output in str(dialog.tree.item(one))))
+        press(self.root, dialog, "Select")
+        yield lambda: len(windows(self.root)) == count
+
     def waited_form(self, name: str) -> Any:
         count = len(windows(self.root))
-        self.open_form(name)
+        yield from self.open_form(name)
         yield lambda: len(windows(self.root)) > count
         yield 0.3
         self.form = self.forms[str(windows(self.root)[-1])]
@@ -177,7 +192,7 @@ class Session:
         self.view._selection.clear()
         self.view._selection.append(self.run_of(name).getObjId())
         count = len(windows(self.root))
-        later(self.root, lambda: self.view.btnAnalyze.event_generate("<Button-1>"))
+        later(self.root, lambda: self.view.btnAnalyze.event_generate("<ButtonPress-1>"))
         yield lambda: len(windows(self.root)) > count
         yield 0.3
         self.form = self.forms[str(windows(self.root)[-1])]
