@@ -17,11 +17,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Set
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from pwem.protocols import EMProtocol
-from pyworkflow.protocol.constants import STATUS_RUNNING
+from pyworkflow.protocol.constants import STATUS_NEW, STATUS_RUNNING
 from pyworkflow.protocol.launch import _checkJobStatus
 
 RETRY_WAIT = 15.0  # seconds; Stop cancels jobs one after another before it ends this process, which must not replace them
@@ -59,6 +59,8 @@ class EngineJobs(EMProtocol):
         _step.record, _step.job, _step.start = self._record(name), None, time.time()
         try:
             self._submit(program, command, threads, queued)
+        except RuntimeError as error:
+            raise RuntimeError(self.lastError(log) or str(error)) from None
         finally:
             _step.record = None
 
@@ -130,7 +132,7 @@ class EngineJobs(EMProtocol):
         return [str(path) for path in logs if path.stat().st_mtime >= _step.start - 1]  # others are of earlier processes
 
     def lastError(self, log: str = "") -> str:
-        """The last error line that the engine wrote to the file ``log``, or to the logs of the job and the protocol, or nothing."""
+        """The last error line of the engine in the file ``log``, or in the logs of the job and the protocol, or nothing."""
         for path in [log] if log else self._queueLogs() + [self.getStderrLog(), self.getStdoutLog()]:
             if path and os.path.exists(path):
                 with open(path, errors="replace", encoding="utf-8") as stream:
@@ -167,6 +169,19 @@ class EngineJobs(EMProtocol):
         record.write_text(json.dumps({"host": socket.gethostname(), "pid": own.pid, "started": own.create_time()}),
                           encoding="utf-8")
         super().run()
+
+    def loadSteps(self) -> List[Any]:
+        """Called by the host for the steps of the last execution, to see what is done.
+
+        It takes a step as done where its own arguments are the same. Here those that follow on a changed one are not done.
+        """
+        earlier: List[Any] = super().loadSteps()
+        changed: Set[int] = set()
+        for number, (old, new) in enumerate(zip(earlier, self._steps), start=1):
+            if new != old or changed.intersection(int(one) for one in new.getPrerequisites()):
+                changed.add(number)
+                old.setStatus(STATUS_NEW)
+        return earlier
 
     # --- jobs in the queue --------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from . import form as rows
 from .adapters import to_sets
 from .adapters.from_sets import box_of
 from .base import ProtPypCsprParticles
+from .jobs import remove
 
 ROWS = tuple(row for row in rows.RECONSTRUCTION if row.setting != "exposure_weighting")
 
@@ -62,9 +63,11 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
                    values["padding"], "--mask-diameter", values["mask_diameter"], "--seed", values["seed"]]
         if not values["dose_weighting"]:
             options.append("--no-dose-weighting")
+        result = os.path.join(self._folder(), "summary.json")
+        remove(result)  # of an earlier run: a job that fails must not look as if it had not
         self.runEngine("reconstruct", self._dataFolder(), "--out", self._folder(), *options, "--tasks-per-chunk",
                        tasks_per_chunk, *self._machine(tasks_per_chunk), "--overwrite")
-        self.readResult(os.path.join(self._folder(), "summary.json"))
+        self.readResult(result)
 
     def createOutputStep(self) -> None:
         """The average and its curves."""

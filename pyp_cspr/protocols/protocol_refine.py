@@ -26,7 +26,7 @@ from tomo.objects import (
 from ..engine.errors import InputError
 from ..engine.io.config import write_toml
 from ..engine.model.settings import of_iteration
-from ..engine.model.task import ChunkTask, content_hash
+from ..engine.model.task import ChunkTask
 from ..engine.pipeline.store import RunStore, read_json, read_rows, write_json
 from . import form as rows
 from .adapters import checks, to_sets
@@ -115,7 +115,6 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def _insertAllSteps(self) -> None:
-        """The host runs a step again where its arguments have changed, so each step has all that its result depends on."""
         mask = self._mask()
         volumes = [self.inputReference.get().getFileName(), mask.getFileName() if mask else "", self.mapBox.get(),
                    self.mapPixel.get(), self._halves()]
@@ -132,17 +131,15 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                                                needsGPU=False)]
         else:
             before = self._insertChunks(request, before)
-        self._insertFunctionStep(self.createOutputStep, self.iterations.get(), content_hash(request), prerequisites=before,
-                                 needsGPU=False)
+        self._insertFunctionStep(self.createOutputStep, self.iterations.get(), prerequisites=before, needsGPU=False)
 
     def _insertChunks(self, request: Dict[str, Any], before: List[int]) -> List[int]:
         """Steps plan -> chunks -> plan -> ...; a plan merges the chunks before it. Returns what the output waits for."""
         count = self.iterations.get()
-        key = content_hash(request)
         for iteration in range(count + 1):
             plan = self._insertFunctionStep(self.planStep, iteration, request, count, prerequisites=before, needsGPU=False)
             before = [
-                self._insertFunctionStep(self.chunkStep, iteration, chunk, key, prerequisites=[plan], needsGPU=False)
+                self._insertFunctionStep(self.chunkStep, iteration, chunk, prerequisites=[plan], needsGPU=False)
                 for chunk in range(self._chunkCount())
             ]
         return [self._insertFunctionStep(self.planStep, count + 1, request, count, prerequisites=before, needsGPU=False)]
@@ -254,7 +251,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         planned = self.readResult(self._planFile(iteration))
         return "tasks" in planned and int(planned["iteration"]) == iteration
 
-    def chunkStep(self, iteration: int, chunk: int, key: str) -> None:
+    def chunkStep(self, iteration: int, chunk: int) -> None:
         """One job of the engine for one chunk, tried again where it leaves no whole result; a finished one is kept."""
         if not self._isPlanned(iteration):
             return
@@ -280,7 +277,7 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     def _jobThreads(self) -> int:
         return max(1, self.binThreads.get())
 
-    def createOutputStep(self, iterations: int, key: str) -> None:
+    def createOutputStep(self, iterations: int) -> None:
         """The sets of the refined data."""
         conversion = self._convert()
         result = read_rows(Path(self._folder()) / "result.npz")

@@ -159,11 +159,20 @@ class Slurm:
         """As if it had lost its power: its daemon and all processes of the job that runs there."""
         import psutil
 
+        script = f"/spool.{name}/job{int(job):05d}/slurm_script"
+        end = time.time() + 30
+        while time.time() < end:
+            found = [one for one in psutil.process_iter(["cmdline"]) if script in " ".join(one.info["cmdline"] or [])]
+            if found:
+                break
+            time.sleep(0.05)
+        [shell] = found
+        step = shell.parent()
+        assert step is not None
+        assert "slurmstepd" in " ".join(step.cmdline())
         self._end(f"slurmd.{name}.pid", signal.SIGKILL)
-        for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [""])[0].startswith(f"slurmstepd: [{job}."):
-                for one in [*process.children(recursive=True), process]:
-                    one.kill()
+        for one in [step, *step.children(recursive=True)]:
+            one.kill()
 
     def drain(self, on: bool) -> None:
         """Whether nodes take no new jobs."""

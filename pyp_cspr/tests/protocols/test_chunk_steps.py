@@ -51,6 +51,7 @@ def protocol(sample, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(made, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
     monkeypatch.setattr(made, "_getLogsPath", lambda *parts: "/".join([str(tmp_path / "logs"), *parts]))
     monkeypatch.setattr(made, "_dataFolder", lambda: str(sample))
+    monkeypatch.setattr(made, "_halves", list)
     (tmp_path / "reference.mrc").write_bytes((sample / "reference.mrc").read_bytes())
     (tmp_path / "grid.json").write_text(json.dumps({"box": 24, "pixel": 10.0}))
     made.binThreads.set(1)
@@ -75,18 +76,18 @@ def chunk_jobs(protocol):
 
 def test_a_lost_job_is_run_again(protocol) -> None:
     protocol.breaks = [silent, failing]
-    protocol.chunkStep(0, 1, "key")
+    protocol.chunkStep(0, 1)
     assert len(chunk_jobs(protocol)) == 3
     assert chunk_jobs(protocol)[0][1].endswith("tasks/0001.json")
 
 
 def test_a_chunk_that_is_done_is_not_run_again_and_a_damaged_one_is(protocol, tmp_path) -> None:
-    protocol.chunkStep(0, 0, "key")
-    protocol.chunkStep(0, 0, "key")
+    protocol.chunkStep(0, 0)
+    protocol.chunkStep(0, 0)
     assert len(chunk_jobs(protocol)) == 1
     store = RunStore(tmp_path / "refine" / "iterations" / "000")
     (store.chunk_folder(0) / "half1.npz").write_bytes(b"short")
-    protocol.chunkStep(0, 0, "key")
+    protocol.chunkStep(0, 0)
     assert len(chunk_jobs(protocol)) == 2
 
 
@@ -95,16 +96,16 @@ def test_a_chunk_that_fails_for_good_stops_with_its_name_and_log(protocol, broke
     protocol.retries.set(1)
     protocol.breaks = [broken] * 2
     with pytest.raises(RuntimeError) as caught:
-        protocol.chunkStep(0, 1, "key")
+        protocol.chunkStep(0, 1)
     assert "chunk 1 of iteration 0 (TS_02) failed 2 times; its log: " in str(caught.value)
     assert reason in str(caught.value)
     assert ("  a second line" in str(caught.value)) == (broken is failing)
     assert "iteration_000_chunk_0001.log" in str(caught.value)
-    protocol.chunkStep(0, 1, "key")  # the cause is gone: it goes on
+    protocol.chunkStep(0, 1)  # the cause is gone: it goes on
 
 
 def test_a_plan_with_a_chunk_missing_does_not_go_on(protocol) -> None:
-    protocol.chunkStep(0, 0, "key")
+    protocol.chunkStep(0, 0)
     with pytest.raises(RuntimeError, match="iteration 0 has chunks that are not done"):
         protocol.planStep(1, protocol.request, 1)
 
@@ -113,11 +114,11 @@ def test_the_end_and_what_comes_after_it(protocol, tmp_path) -> None:
     """All steps to the summary; then plans and chunks of iterations that are not needed do nothing; another request does."""
     for iteration in (0, 1):
         for chunk in (0, 1, 2):  # one more than there are
-            protocol.chunkStep(iteration, chunk, "key")
+            protocol.chunkStep(iteration, chunk)
         protocol.planStep(iteration + 1, protocol.request, 1)
     assert json.loads((tmp_path / "refine" / "summary.json").read_text())["reason"] == "all iterations done"
     count = len(protocol.jobs)
-    protocol.chunkStep(2, 0, "key")
+    protocol.chunkStep(2, 0)
     protocol.planStep(3, protocol.request, 1)
     assert len(protocol.jobs) == count
     protocol.planStep(0, dict(protocol.request, settings={"resolution": 50.0}), 1)
@@ -129,21 +130,22 @@ def test_more_iterations_go_on_where_the_run_was(protocol) -> None:
     """Asked for one more iteration, all steps are run again; those of chunks that were merged run no job."""
     for iteration in (0, 1):
         for chunk in (0, 1):
-            protocol.chunkStep(iteration, chunk, "key")
+            protocol.chunkStep(iteration, chunk)
         protocol.planStep(iteration + 1, protocol.request, 1)
     protocol.jobs.clear()
     protocol.planStep(0, protocol.request, 2)
     for iteration in (0, 1, 2):
         for chunk in (0, 1):
-            protocol.chunkStep(iteration, chunk, "key")
+            protocol.chunkStep(iteration, chunk)
         protocol.planStep(iteration + 1, protocol.request, 2)
     tasks = [words[1] for words in chunk_jobs(protocol)]
-    assert len(tasks) == 2 and all("iterations/002" in task for task in tasks)
+    assert len(tasks) == 2
+    assert all("iterations/002" in task for task in tasks)
     assert len(json.loads((Path(protocol._folder()) / "summary.json").read_text())["iterations"]) == 3
 
 
 def test_a_result_that_is_half_written_is_none(protocol, tmp_path) -> None:
     (tmp_path / "plan_000.json").write_text('{"iteration": 0, "ta')
     assert whole_json(str(tmp_path / "plan_000.json")) is None
-    with pytest.raises(RuntimeError, match="plan_000.json is missing"):
-        protocol.chunkStep(0, 0, "key")
+    with pytest.raises(RuntimeError, match=r"plan_000\.json is missing"):
+        protocol.chunkStep(0, 0)

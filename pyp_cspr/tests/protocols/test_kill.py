@@ -15,7 +15,8 @@ def test_killed_on_this_machine(host, tmp_path) -> None:
     assert result["left"] == []  # the engine ended with the protocol
     assert result["status"] == "finished", result["error"]
     before, after = result["times"]
-    assert len(before) >= 2 and len(after) == 4
+    assert len(before) >= 2
+    assert len(after) == 4
     assert {name: after[name] for name in before} == before
     assert result["same"]
     assert set(result["outputs"]) >= NAMES
@@ -41,7 +42,8 @@ def test_killed_stopped_and_failed_with_jobs_in_the_queue(host, slurm, tmp_path)
     assert result["status"] == "finished", result["error"]
     assert set(result["outputs"]) >= NAMES
     first, last = result["times"]
-    assert len(first) == 2 and len(last) == 4
+    assert len(first) == 2
+    assert len(last) == 4
     assert {name: last[name] for name in first} == first
     seen = list(result["seen"].values())
     assert [seen.count(name) for name in ("0 0", "0 1", "1 0", "1 1")] == [1, 1, 2, 3]

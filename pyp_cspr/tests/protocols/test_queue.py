@@ -61,14 +61,14 @@ def test_a_cancelled_job_a_dead_node_lost_data_and_a_silent_controller(host, slu
     result = drive("mishaps", host, tmp_path, slurm)
     assert result["status"] == "finished", result["error"]
     assert set(result["outputs"]) >= NAMES
+    states = slurm.states()
+    assert sorted(states) == ["CANCELLED"] + ["COMPLETED"] * 7 + ["FAILED", "NODE_FAIL"]
     # three plans and two chunks in each of two iterations, three of which were run twice
     seen = list(result["seen"].values())
     assert sorted(set(seen)) == ["0 0", "0 1", "1 0", "1 1", "plan"]
     for chunk in ("0 0", "0 1", "1 0"):
         assert seen.count(chunk) == 2
     assert seen.count("1 1") == 1
-    states = slurm.states()
-    assert sorted(states) == ["CANCELLED"] + ["COMPLETED"] * 7 + ["FAILED", "NODE_FAIL"]
     assert len({result["cancelled"], result["failed"], result["lost"]}) == 3
     for words in ("JobState=CANCELLED", "JobState=FAILED", "JobState=NODE_FAIL", "(1 of 3 tries)"):
         assert words in result["log"]
