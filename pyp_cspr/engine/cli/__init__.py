@@ -15,13 +15,16 @@ from typing import Any, Callable, List, Optional
 from .. import __version__
 from ..errors import CsprError
 
-COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter", "convert")
+COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter",
+            "postprocess", "convert")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 failed, 2 wrong input."""
     parser = argparse.ArgumentParser(prog="cspr", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"cspr {__version__}")
+    parser.add_argument("--end-with", type=int, default=0, metavar="PID",
+                        help="end when this process, which started the command, ends: for programs")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     words = sys.argv[1:] if argv is None else argv
     # Only the command that is asked for is imported, so that it starts at once.
@@ -35,6 +38,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         module.add_args(sub)
         sub.set_defaults(run=module.main)
     args = parser.parse_args(words)
+    if args.end_with and os.getppid() == args.end_with:
+        from ..pipeline.local import leave_with_parent
+
+        leave_with_parent(args.end_with)
     return guarded(f"cspr {args.command}", lambda: int(args.run(args)))
 
 

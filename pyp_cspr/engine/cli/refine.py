@@ -22,6 +22,8 @@ from .options import add_data, add_executor, add_json, add_machine, executor_of,
 def add_args(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--reference", required=True, metavar="MAP", help="starting map, of the particles' box and pixel")
+    parser.add_argument("--halves", nargs=2, default=(), metavar=("HALF1", "HALF2"),
+                        help="half maps of the reference: each half-set starts from its own; the particles must have half-sets")
     parser.add_argument("--out", required=True, metavar="RUN",
                         help="run folder; made if missing, resumed if it holds the same run")
     parser.add_argument("--mask", default="auto", metavar="auto|none|sphere:A|FILE",
@@ -87,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     with executor_of(args) as executor:
         summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
                          overwrite=args.overwrite, report=args.report, bar=_bar, chunks_elsewhere=args.chunks_elsewhere,
-                         executor=executor)
+                         executor=executor, halves=args.halves)
     if args.json:
         print_json(summary)
         return 0

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from ..io.mrc import read_map
 from ..model.settings import RefineSettings, of_iteration
 from ..model.tables import Dataset
 from ..model.task import MapGrid, content_hash
+from ..reconstruct.postprocess import compare_halves
 from .check import check_cube
 from .chunk import Progress
 from .executors import Executor, LocalExecutor, Resources
@@ -79,6 +80,7 @@ def refine(
     bar: Optional[Bar] = None,
     chunks_elsewhere: bool = False,
     executor: Optional[Executor] = None,
+    halves: Sequence[str] = (),
 ) -> Dict[str, Any]:
     """Refine poses and tilt geometry of a data set against a map; returns the summary. Called again, it resumes.
 
@@ -89,19 +91,25 @@ def refine(
     With ``chunks_elsewhere`` chunks are left to others: where some of an iteration are not done, what is returned is
     ``{"iteration": i, "tasks": [their task files]}``. Called again when they are done, it merges them and plans the next
     iteration, until it returns the summary.
+
+    ``halves`` are the two half maps of the reference: then the first iteration as well refines each half-set against its own,
+    and half-sets that were kept apart before stay so. The particles must have the half-sets of these maps.
     """
     start = time.perf_counter()
     check_tasks_per_chunk(tasks_per_chunk)
     run = Refinement(out, dict(values or {}), iterations)
-    dataset = read_planned(data, out)
+    dataset = read_planned(data, out, bool(halves))
     grid = map_grid(dataset, run.settings(1))
     volume = read_reference(reference, grid)
+    half_volumes = [read_reference(half, grid) for half in halves]
     given_mask = read_mask(mask, grid) if mask not in ("auto", "none") else None
     plan = {
         "program": __version__, "data": os.path.abspath(data), "reference": os.path.abspath(reference), "mask": mask,
         "settings": run.values, "tasks_per_chunk": tasks_per_chunk, "reference_hash": hash_array(volume),
         "mask_hash": None if given_mask is None else hash_array(given_mask),
     }
+    if halves:
+        plan["halves"] = [hash_array(half) for half in half_volumes]
     _claim(run, plan, overwrite)
     executor = executor or LocalExecutor(Resources(processes, threads, memory))
     bar = bar or _silent
@@ -116,7 +124,10 @@ def refine(
             else:
                 previous = run.store(iteration - 1)
                 limit = resolution_limit(run.settings(iteration), run.summary(iteration - 1), grid)
-                maps, share = references(run, iteration, volume, given_mask, mask, grid)
+                if iteration == 1 and half_volumes and run.settings(1).half_references and not run.settings(1).same_reference:
+                    maps, share = masked_halves(half_volumes, _mask_of(volume, given_mask, mask, grid), grid)
+                else:
+                    maps, share = references(run, iteration, volume, given_mask, mask, grid)
                 rows = read_rows(previous.result_path)
                 if iteration > 1:
                     set_exposure_scores(rows, read_tables(previous, len(rows.series)))
@@ -213,6 +224,17 @@ def references(
     return maps, weight if halves else 2.0 * weight / (1.0 + weight)
 
 
+def masked_halves(
+    halves: Sequence[NDArray], shape: NDArray, grid: MapGrid
+) -> Tuple[List[NDArray[np.float32]], NDArray[np.float64]]:
+    """Half maps that somebody else made of these particles, as ``references`` has its own."""
+    values = np.broadcast_to(shape, halves[0].shape)
+    curve = compare_halves(halves[0], halves[1], grid.pixel, values).curves["corrected"]
+    weight = np.clip(curve, 0.0, 1.0)
+    weight[: min(3, len(weight))] = 1.0
+    return [np.ascontiguousarray(radial_filter(half, weight) * shape, dtype=np.float32) for half in halves], weight
+
+
 def _mask_of(volume: NDArray, given: Optional[NDArray], mask: str, grid: MapGrid) -> NDArray:
     if given is not None:
         return given
@@ -264,6 +286,12 @@ def _describe_change(run: Refinement, iteration: int) -> Dict[str, Any]:
     entry["limit"] = run.store(iteration).plan()["resolution"]
     entry.update(changes(before, after))
     return entry
+
+
+def read_history(folder: Path, last: int) -> List[Dict[str, Any]]:
+    """What summary.json tells of the iterations 0 to ``last``, of a run that may be going on; they must be finished."""
+    run = Refinement(str(folder), {}, 0)
+    return [_describe_change(run, iteration) for iteration in range(last + 1)]
 
 
 def set_exposure_scores(dataset: Dataset, tables: List[Dict[str, NDArray]]) -> None:

@@ -66,10 +66,15 @@ def plan_run(
     return plan_dataset(RunStore(out), dataset, map_grid(dataset, settings), settings, data, tasks_per_chunk, overwrite)
 
 
-def read_planned(data: str, out: str) -> Dataset:
-    """The data set, checked, every particle in a half-set. Raises InputError where ``out`` is the data set itself."""
+def read_planned(data: str, out: str, need_halves: bool = False) -> Dataset:
+    """The data set, checked, every particle in a half-set. Raises InputError where ``out`` is the data set itself, or, with
+    ``need_halves``, where it does not say the half-set of every particle.
+    """
     dataset = read_dataset(data)
     dataset.validate()
+    if need_halves and not dataset.particles["half"].all():
+        raise InputError(f"{data}: has particles without a half-set (rlnRandomSubset), so half maps belong to none; leave out "
+                         "the half maps")
     dataset.assign_halves()
     folder = RunStore(out).folder
     if folder == _data_folder(data):

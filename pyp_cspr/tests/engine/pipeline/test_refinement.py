@@ -17,7 +17,8 @@ import pytest
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.core.filters import soft_mask
 from pyp_cspr.engine.core.fsc import fsc, resolution_at
-from pyp_cspr.engine.io.mrc import read_map
+from pyp_cspr.engine.core.geometry import rotation_angle
+from pyp_cspr.engine.io.mrc import read_map, write_map
 from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.io.star import read_star, write_star
 from pyp_cspr.engine.model.settings import RefineSettings
@@ -387,3 +388,36 @@ def test_noise_is_not_followed_to_finer_detail(noise, tmp_path) -> None:
                  "--iterations", "4", *ONE]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert [entry["limit"] for entry in summary["iterations"][1:]] == [60.0] * (len(summary["iterations"]) - 1)
+
+
+@pytest.mark.slow
+def test_half_maps_of_the_reference_are_the_start_of_their_half_sets(sample, tmp_path):
+    """A half-set that is given a wrong map goes astray; the other one does not."""
+    values, pixel = read_map(sample / "reference.mrc")
+    noise = np.random.default_rng(2).normal(size=(2, *values.shape)) * values.std() * 0.05
+    for number in (1, 2):
+        write_map(tmp_path / f"half{number}.mrc", values + noise[number - 1], pixel)
+    write_map(tmp_path / "wrong.mrc", values[::-1, ::-1, :].copy(), pixel)
+    runs = {}
+    for name, second in (("right", "half2.mrc"), ("wrong", "wrong.mrc")):
+        refine(sample, tmp_path / name, "--halves", str(tmp_path / "half1.mrc"), str(tmp_path / second), "--iterations", "1",
+               "--set", "resolution=30", "--set", "prior_tilt_angle=0", "--set", "prior_axis_angle=0", "--set", "prior_shift=0",
+               *ONE)
+        runs[name] = read_rows(tmp_path / name / "result.npz").particles
+    half = runs["right"]["half"]
+    assert sorted(np.bincount(half).tolist()) == [0, 18, 18]
+    turned = rotation_angle(runs["right"]["rotation"], runs["wrong"]["rotation"])
+    # The first half-set notices only the other weight by the FSC of the two maps.
+    assert np.median(turned[half == 2]) > 3.0 * np.median(turned[half == 1])
+
+
+def test_half_maps_without_half_sets_are_refused(sample, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(sample, data)
+    blocks = read_star(data / "particles.star")
+    del blocks["particles"].columns["rlnRandomSubset"]
+    write_star(data / "particles.star", blocks)
+    reference = str(data / "reference.mrc")
+    assert main(["refine", str(data), "--reference", reference, "--halves", reference, reference, "--out",
+                 str(tmp_path / "out")]) == 2
+    assert "particles without a half-set" in capsys.readouterr().err
