@@ -51,6 +51,7 @@ ERRORS: Options = (
     ("axis_error", "DEG", "of the tilt axes"),
     ("shift_error", "A", "of the tilt images' shifts"),
     ("defocus_error", "A", "of the defocus"),
+    ("magnification_error", "PERCENT", "of the magnification"),
 )
 
 

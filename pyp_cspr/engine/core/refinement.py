@@ -41,7 +41,7 @@ def local_equations(
     which: ArrayLike,
     rotations: ArrayLike,
     shifts: ArrayLike,
-    scale: float = 1.0,
+    scale: ArrayLike = 1.0,
     rows: Optional[ArrayLike] = None,
     count: Optional[int] = None,
     threads: int = 1,
@@ -50,7 +50,8 @@ def local_equations(
 
     ``data`` (Q, n) and ``weight`` (Q, n) are weighted coefficients on ``band``; ``rows`` (P,) picks among them (default: all).
     ``references`` have one size; ``which`` (P,) chooses among them. ``rotations`` M (P, 3, 3); ``shifts`` (P, 2) in angstrom
-    from where the particle's centre has phase 0; ``field`` of the crops in angstrom, ``scale`` that of the map over it.
+    from where the particle's centre has phase 0; ``field`` of the crops in angstrom; ``scale`` is the map's field over that,
+    times the magnification of the image: one number, or one for each projection (P,).
     ``count`` coefficients are used (default all): a prefix of the band is a lower resolution.
 
     Rotations act on the left: M' = exp([w]x) M. Raises ValueError where the band reaches beyond the references.
@@ -62,9 +63,8 @@ def local_equations(
     picked = np.arange(len(matrices)) if rows is None else np.ascontiguousarray(rows, dtype=np.int64)
     count = len(band) if count is None else int(count)
     reach = float(np.hypot(band.kx[:count], band.ky[:count].astype(float)).max()) if count else 0.0
-    if reach * scale > first.radius * (1 + 1e-6):
-        raise ValueError(f"samples reach {reach * scale:g} Fourier pixels, the reference {first.radius:g}")
-    matrices = matrices * (scale * first.padded / first.box)
+    scales = check_scales(scale, len(matrices), reach, first.radius)
+    matrices = matrices * (scales * first.padded / first.box)
     cubes = flat_cubes(references)
     line = first.extent + 1
     plane = line * (2 * first.extent + 1)
@@ -79,6 +79,17 @@ def local_equations(
 
     run_ranges(work, len(matrices), threads, pieces_per_thread=4)
     return _unpack(out, 2 * np.pi / field)
+
+
+def check_scales(scale: ArrayLike, number: int, reach: float, radius: float) -> NDArray[np.float64]:
+    """``scale`` ready to multiply ``number`` matrices. Raises ValueError where it brings ``reach`` beyond ``radius``."""
+    scales = np.asarray(scale, dtype=np.float64)
+    if scales.shape not in ((), (number,)):
+        raise ValueError(f"scale {scales.shape}: want one number, or one for each of {number} projections")
+    largest = reach * float(scales.max(initial=0.0))
+    if largest > radius * (1 + 1e-6):
+        raise ValueError(f"samples reach {largest:g} Fourier pixels, the reference {radius:g}")
+    return scales if scales.ndim == 0 else scales[:, None, None]
 
 
 def flat_cubes(references: Sequence[Reference]) -> Tuple[NDArray[np.float32], ...]:

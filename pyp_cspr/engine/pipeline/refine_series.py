@@ -15,11 +15,12 @@ from ..core.geometry import matrix_to_tilt, tilt_to_matrix
 from ..core.projection import Reference
 from ..core.refinement import LocalEquations
 from ..core.weighting import score_weight
+from ..errors import InputError
 from ..model.settings import RefineSettings
-from ..model.tables import Dataset
+from ..model.tables import LARGEST_MAGNIFICATION, Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import Spectra
-from ..refine.parameters import SeriesGeometry, tolerances
+from ..refine.parameters import MODES, SeriesGeometry, tolerances
 from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
 from ..refine.solve import CtfChange, Evaluate, Solution, SolveOptions, solve_series
 from .extract import CropGrid
@@ -123,9 +124,10 @@ def coarse_model(model: SeriesModel, resolution: float) -> SeriesModel:
 
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
     def evaluate(
-        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None
+        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None,
+        magnification: Optional[NDArray] = None,
     ) -> LocalEquations:
-        return model.equations(rotations, centres, count, rows, ctf)
+        return model.equations(rotations, centres, count, rows, ctf, magnification)
 
     return evaluate
 
@@ -190,14 +192,15 @@ def _search_rotations(
     return best
 
 
-MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift", "deformation", "defocus", "astigmatism",
-         "phase", "particle_defocus")
-
-
 def refinement_grid(grid: MapGrid, resolution: float) -> MapGrid:
     """The map's grid, only as far in Fourier space as ``resolution`` (angstrom) goes."""
     radius = int(np.clip(grid.field / resolution, 2, grid.radius))
     return MapGrid(grid.box, grid.pixel, grid.padded, radius)
+
+
+def magnified(settings: Dict[str, Any], dataset: Dataset) -> bool:
+    """Whether slices may be taken farther out than the images' coefficients lie."""
+    return bool(settings.get("prior_magnification", 0.0) > 0 or (dataset.exposures["magnification"] != 1).any())
 
 
 def solve_options(settings: RefineSettings) -> SolveOptions:
@@ -274,11 +277,19 @@ def refine_one(
 ) -> SeriesOutcome:
     """Refine one series of ``dataset`` in place."""
     fine = refinement_grid(grid, resolution)
+    if magnified(settings.to_dict(), dataset):
+        reach = int(references[0].radius / (1.0 + LARGEST_MAGNIFICATION))
+        fine = MapGrid(fine.box, fine.pixel, fine.padded, min(fine.radius, reach))
+    options = solve_options(settings)
+    names = ", ".join(f"prior_{mode}" for mode in options.free if MODES[mode].ctf)
+    if dataset.series["premultiplied"][series] and names:
+        raise InputError(f"series {dataset.series['name'][series]}: its images are multiplied by their CTF, which is then "
+                         f"fixed; set {names} to 0")
     model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory)
-    start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0)
+    start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0,
+                        settings.defocus_grid if settings.prior_regional_defocus > 0 else 0)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)
-    options = solve_options(settings)
     begin = time.perf_counter()
     found = search(model, start, settings, options)
     journal.seconds["search"] = journal.seconds.get("search", 0.0) + time.perf_counter() - begin
@@ -325,6 +336,11 @@ def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) ->
         dataset.series["deformation_grid"][series] = geometry.grid
         columns = np.arange(2 * geometry.grid**2)
         dataset.exposures["deformation"][rows[:, None], columns] = geometry.deformations.reshape(len(rows), -1)
+    if geometry.defocus_grid >= 2:
+        dataset.series["defocus_grid"][series] = geometry.defocus_grid
+        columns = np.arange(geometry.defocus_grid**2)
+        dataset.exposures["defocus_field"][rows[:, None], columns] = geometry.regional_defocus
+    dataset.exposures["magnification"][rows] = geometry.magnification
     dataset.exposures["phase_shift"][rows] += np.rad2deg(geometry.phase)
     dataset.particles["defocus_offset"][particles] = geometry.particle_defocus
     dataset.particles["rotation"][particles] = geometry.poses

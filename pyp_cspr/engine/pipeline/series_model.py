@@ -184,6 +184,7 @@ class SeriesModel:
         """
         sums = ShellSums(*(np.zeros((len(self.exposures), self.shells)) for _ in range(6)))
         forms, orientations, centres = self.forms(geometry), geometry.orientations(), geometry.centres()
+        magnification = geometry.magnification
         for block in self._loaded(weighted=False):
             exposures = self.projections.exposure[block.rows]
             for exposure in np.unique(exposures):
@@ -191,18 +192,20 @@ class SeriesModel:
                 rows = block.rows[inside]
                 view = orientations[self.projections.particle[rows], exposure]
                 shift = centres[self.projections.particle[rows], exposure] - self.projections.centre[rows]
-                self._add_exposure(sums, int(exposure), block.data[inside], rows, view, shift, forms[rows])
+                scale = self.crop_grid.scale * float(magnification[exposure])
+                self._add_exposure(sums, int(exposure), block.data[inside], rows, view, shift, forms[rows], scale)
         return sums
 
     def _add_exposure(
-        self, sums: ShellSums, exposure: int, data: NDArray, rows: NDArray, view: NDArray, shift: NDArray, forms: NDArray
+        self, sums: ShellSums, exposure: int, data: NDArray, rows: NDArray, view: NDArray, shift: NDArray, forms: NDArray,
+        scale: float,
     ) -> None:
         band = self.band
         model = np.empty((len(rows), len(band)), np.complex64)
         for which, reference in enumerate(self.references):
             part = np.flatnonzero(self.which[rows] == which)
             if len(part):
-                model[part] = reference.slices(view[part], band, self.crop_grid.scale, self.threads)
+                model[part] = reference.slices(view[part], band, scale, self.threads)
         frequency = np.stack([band.kx, band.ky]).astype(np.float64) / self.field
         model *= np.exp(-2j * np.pi * (shift @ frequency)).astype(np.complex64)
         ctf = ctf_values(band, self.field, forms, np.full(len(rows), self.phase[exposure]), self.wavelength, self.cs)
@@ -259,11 +262,12 @@ class SeriesModel:
         count: int,
         rows: Optional[NDArray[np.int64]] = None,
         ctf: Optional[CtfChange] = None,
+        magnification: Optional[NDArray] = None,
     ) -> LocalEquations:
         """Local equations of projections (all, or ``rows``) with the first ``count`` coefficients.
 
         With ``ctf``, what the geometry adds to each projection's CTF, the CTF is part of the model and its parameters of the
-        equations; else it is as it was when ``measure`` was called last.
+        equations; else it is as it was when ``measure`` was called last. ``magnification`` of each projection's image; none: 1.
         """
         asked = np.arange(len(self)) if rows is None else rows
         parts, places = [], []
@@ -271,7 +275,8 @@ class SeriesModel:
             here = np.flatnonzero((asked >= block.rows[0]) & (asked <= block.rows[-1]))
             if len(here):
                 change = None if ctf is None else CtfChange(ctf.form[here], ctf.phase[here])
-                parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change))
+                scale = None if magnification is None else magnification[here]
+                parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change, scale))
                 places.append(here)
         if len(parts) == 1:
             return parts[0]
@@ -281,10 +286,11 @@ class SeriesModel:
         return LocalEquations(*(np.concatenate(columns)[order] for columns in zip(*parts)))
 
     def _block_equations(
-        self, block: _Block, rows: NDArray, rotations: NDArray, centres: NDArray, count: int, ctf: Optional[CtfChange]
+        self, block: _Block, rows: NDArray, rotations: NDArray, centres: NDArray, count: int, ctf: Optional[CtfChange],
+        magnification: Optional[NDArray],
     ) -> LocalEquations:
         shifts, picked = centres - self.projections.centre[rows], rows - block.rows[0]
-        scale = self.crop_grid.scale
+        scale = self.crop_grid.scale if magnification is None else self.crop_grid.scale * magnification
         if ctf is None:
             return local_equations(block.weighted, block.weight, self.band, self.field, self.references, self.which[rows],
                                    rotations, shifts, scale, rows=picked, count=count, threads=self.threads)
@@ -293,7 +299,7 @@ class SeriesModel:
         return ctf_equations(
             block.data, self.band, self.field, self.spectra.amplitude, self.spectra.noise, exposure, self.references,
             self.which[rows], rotations, shifts, self.base[exposure] + ctf.form, self.phase[exposure] + ctf.phase,
-            self.wavelength, self.cs, scale, picked, count, self.threads, self.premultiplied,
+            self.wavelength, self.cs, scale, picked, count, self.threads, self.premultiplied, magnification is not None,
         )
 
     def data_power(self) -> NDArray[np.float64]:
@@ -309,16 +315,24 @@ class SeriesModel:
         return power
 
 
-def geometry_of(dataset: Dataset, series: int, grid: int = 0) -> SeriesGeometry:
-    """The present unknowns of a series; ``grid`` of a deformation to be refined, where it has none of that size yet."""
+def geometry_of(dataset: Dataset, series: int, grid: int = 0, defocus_grid: int = 0) -> SeriesGeometry:
+    """The present unknowns of a series; grids of a deformation and a regional defocus to be refined, where given.
+
+    A field that the series has on a grid of another size is begun anew.
+    """
     rows, particles = dataset.exposures_of(series), dataset.particles_of(series)
     has = int(dataset.series["deformation_grid"][series])
     grid = grid or has
     deformations = dataset.deformations(series) if grid == has else np.zeros((len(rows), grid * grid, 2))
+    has = int(dataset.series["defocus_grid"][series])
+    defocus_grid = defocus_grid or has
+    fields = dataset.defocus_fields(series) if defocus_grid == has else np.zeros((len(rows), defocus_grid**2))
     width, height = dataset.field(series)
     return SeriesGeometry(
         dataset.exposures["rotation"][rows].copy(), dataset.exposures["shift"][rows].copy(),
         dataset.particles["rotation"][particles].copy(), dataset.particles["position"][particles].copy(),
         (float(width), float(height)), grid, deformations.copy(), float(dataset.series["hand"][series]),
         particle_defocus=dataset.particles["defocus_offset"][particles].copy(),
+        magnification=dataset.exposures["magnification"][rows].copy(), defocus_grid=defocus_grid,
+        regional_defocus=fields.copy(),
     )

@@ -352,15 +352,15 @@ def test_sentence_09_the_hosts_own_projection(random):
         assert_allclose(g.project(rotation, shift, position)[0], theirs, atol=1e-9)
 
 
-def exposure_defocus(data: Dataset, exposure: int, depth) -> np.ndarray:
-    """Mean defocus in angstrom with which the pipeline weighs the particles at ``depth``."""
+def exposure_defocus(data: Dataset, exposure: int) -> np.ndarray:
+    """Mean defocus in angstrom with which the pipeline weighs all particles of the first series."""
     from pyp_cspr.engine.model.settings import ReconstructSettings
     from pyp_cspr.engine.model.task import ChunkJournal, MapGrid
     from pyp_cspr.engine.pipeline.extract import CropGrid, ExposureView
 
     grid = CropGrid(2.0, MapGrid(32, 2.0, 48, 15))
     view = ExposureView(data, 0, exposure, None, grid, ReconstructSettings(), ChunkJournal(), 1)  # type: ignore[arg-type]
-    form = view._defocus(np.arange(len(depth)), np.asarray(depth, float))
+    form = view._defocus(data.defocus_changes(0)[:, exposure])
     return 0.5 * (form[:, 0] + form[:, 2])
 
 
@@ -373,7 +373,7 @@ def test_sentence_10_defocus_follows_depth_with_the_hand(tmp_path, hand):
         expected = (rz(0) @ data.exposures["rotation"][exposure] @ position)[2]
         assert depth[1, exposure] == pytest.approx(expected)
         mean = data.exposures["defocus"][exposure, :2].mean()
-        assert_allclose(exposure_defocus(data, exposure, depth[:, exposure]), mean + hand * depth[:, exposure], atol=1e-6)
+        assert_allclose(exposure_defocus(data, exposure), mean + hand * depth[:, exposure], atol=1e-6)
     assert np.abs(depth[1]).min() > 10  # else nothing was tested
 
 
