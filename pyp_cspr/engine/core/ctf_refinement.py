@@ -6,7 +6,7 @@ defocus and phase, so that its parameters can move: dY/dq = a C'(chi) dchi/dq V 
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from ._jit import run_ranges
 from .band import Band
 from .projection import Reference
-from .refinement import LocalEquations, check_scales
+from .refinement import AMPLITUDE, LocalEquations, check_scales
 
-# Rotation about the microscope's x, y, z (radians), shift in x, y (angstrom), mean defocus m and the components of astigmatism
-# a1, a2 (angstrom), phase shift (radians), logs of the amplitude and of the magnification about the particle's centre. The
+# Rotation about the microscope's x, y, z (radians), shift in x, y (angstrom), log of the amplitude, mean defocus m and the
+# components of astigmatism a1, a2 (angstrom), phase shift (radians), log of the magnification about the particle's centre. The
 # defocus form is (Axx, Axy, Ayy) = (m + a1, a2, m - a1).
 CTF_PARAMETERS = 11
-DEFOCUS, PHASE, AMPLITUDE, MAGNIFICATION = slice(5, 8), 8, 9, 10
+DEFOCUS, PHASE, MAGNIFICATION = slice(6, 9), 9, 10
+_OPTICS = slice(6, 10)  # defocus and phase
+_FROM_DATA = np.r_[0:6, 25:29, 55]  # sums that have the amplitude once
 
 _ROTATIONS = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 _CTF = np.array([[0, 1, 2, 3], [1, 4, 5, 6], [2, 5, 7, 8], [3, 6, 8, 9]])
@@ -66,6 +68,7 @@ def ctf_equations(
     threads: int = 1,
     premultiplied: bool = False,
     magnified: bool = False,
+    gain: Optional[ArrayLike] = None,
 ) -> LocalEquations:
     """Evaluate P projections; gradient ``(P, 11)`` and matrix ``(P, 11, 11)`` in the order of ``CTF_PARAMETERS``.
 
@@ -73,7 +76,8 @@ def ctf_equations(
     s^2 are (E, shells), and ``exposure`` (P,) picks among those. ``forms`` (P, 3) in angstrom and ``phases`` (P,) in radians as
     in ``weighting.ctf_values``, ``wavelength`` in angstrom, ``cs`` in mm. The others as in ``refinement.local_equations``; so
     are cost, first five parameters and their matrix, of D and W with this CTF. What concerns the magnification is 0 unless
-    ``magnified``; what concerns the CTF is 0 of ``premultiplied`` data C X, where it is part of the data.
+    ``magnified``; what concerns the CTF is 0 of ``premultiplied`` data C X, where it is part of the data. ``gain`` (P,) multiplies the
+    amplitude.
 
     Raises ValueError for shapes that do not fit, and where the band reaches beyond the references.
     """
@@ -119,6 +123,10 @@ def ctf_equations(
                              start, stop)
 
     run_ranges(work, number, threads, pieces_per_thread=4)
+    if gain is not None:
+        factor = np.asarray(gain, dtype=np.float64)[:, None]
+        out *= factor**2
+        out[:, _FROM_DATA] /= factor
     bend = np.pi * wavelength * (limit / field) ** 2  # chi in radians of 1 A of defocus at the limit
     return _unpack(out, 2.0 * np.pi / field, np.array([bend, bend, bend, 1.0]), premultiplied)
 
@@ -131,26 +139,30 @@ def _unpack(sums: NDArray[np.float64], radians: float, units: NDArray[np.float64
     gradient = np.empty((len(sums), CTF_PARAMETERS))
     gradient[:, :3] = 2.0 * (sums[:, 7:10] - sums[:, 1:4])
     gradient[:, 3:5] = -2.0 * radians * sums[:, 4:6]
-    gradient[:, 5:9] = 2.0 * units * (sums[:, 29:33] - sums[:, 25:29])
-    gradient[:, 9] = 2.0 * (sums[:, 6] - sums[:, 0])
-    gradient[:, 10] = 2.0 * (sums[:, 56] - sums[:, 55])
-    matrix = np.zeros((len(sums), CTF_PARAMETERS, CTF_PARAMETERS))  # a shift turns the phase, so it meets no CTF parameter
+    gradient[:, AMPLITUDE] = 2.0 * (sums[:, 6] - sums[:, 0])
+    gradient[:, _OPTICS] = 2.0 * units * (sums[:, 29:33] - sums[:, 25:29])
+    gradient[:, MAGNIFICATION] = 2.0 * (sums[:, 56] - sums[:, 55])
+    matrix = np.zeros((len(sums), CTF_PARAMETERS, CTF_PARAMETERS))  # a shift turns the phase: it meets no real factor of V
     matrix[:, :3, :3] = 2.0 * sums[:, 10 + _ROTATIONS]
-    mixed = 2.0 * radians * sums[:, 16:22].reshape(-1, 3, 2)
-    matrix[:, :3, 3:5], matrix[:, 3:5, :3] = mixed, mixed.transpose(0, 2, 1)
     matrix[:, 3, 3], matrix[:, 4, 4] = 2.0 * radians**2 * sums[:, 22], 2.0 * radians**2 * sums[:, 24]
     matrix[:, 3, 4] = matrix[:, 4, 3] = 2.0 * radians**2 * sums[:, 23]
-    mixed = 2.0 * units * sums[:, 33:45].reshape(-1, 3, 4)
-    matrix[:, :3, 5:9], matrix[:, 5:9, :3] = mixed, mixed.transpose(0, 2, 1)
-    matrix[:, :3, 9] = matrix[:, 9, :3] = 2.0 * sums[:, 7:10]
-    matrix[:, 5:9, 5:9] = 2.0 * units[:, None] * units * sums[:, 45 + _CTF]
-    matrix[:, 5:9, 9] = matrix[:, 9, 5:9] = 2.0 * units * sums[:, 29:33]
-    matrix[:, 9, 9] = 2.0 * sums[:, 6]
-    matrix[:, :3, 10] = matrix[:, 10, :3] = 2.0 * sums[:, 57:60]
-    matrix[:, 3:5, 10] = matrix[:, 10, 3:5] = 2.0 * radians * sums[:, 61:63]
-    matrix[:, 5:9, 10] = matrix[:, 10, 5:9] = 2.0 * units * sums[:, 63:67]
-    matrix[:, 9, 10] = matrix[:, 10, 9] = 2.0 * sums[:, 56]
-    matrix[:, 10, 10] = 2.0 * sums[:, 60]
+    matrix[:, _OPTICS, _OPTICS] = 2.0 * units[:, None] * units * sums[:, 45 + _CTF]
+    matrix[:, AMPLITUDE, AMPLITUDE] = 2.0 * sums[:, 6]
+    matrix[:, MAGNIFICATION, MAGNIFICATION] = 2.0 * sums[:, 60]
+
+    def mixed(first: Any, second: Any, values: NDArray) -> None:
+        matrix[:, first, second] = values
+        matrix[:, second, first] = np.swapaxes(values, 1, 2) if values.ndim == 3 else values
+
+    turns, shifts = slice(0, 3), slice(3, 5)
+    mixed(turns, shifts, 2.0 * radians * sums[:, 16:22].reshape(-1, 3, 2))
+    mixed(turns, AMPLITUDE, 2.0 * sums[:, 7:10])
+    mixed(turns, _OPTICS, 2.0 * units * sums[:, 33:45].reshape(-1, 3, 4))
+    mixed(turns, MAGNIFICATION, 2.0 * sums[:, 57:60])
+    mixed(shifts, MAGNIFICATION, 2.0 * radians * sums[:, 61:63])
+    mixed(_OPTICS, AMPLITUDE, 2.0 * units * sums[:, 29:33])
+    mixed(_OPTICS, MAGNIFICATION, 2.0 * units * sums[:, 63:67])
+    mixed(AMPLITUDE, MAGNIFICATION, 2.0 * sums[:, 56])
     if premultiplied:
-        gradient[:, 5:9], matrix[:, 5:9], matrix[:, :, 5:9] = 0.0, 0.0, 0.0
+        gradient[:, _OPTICS], matrix[:, _OPTICS], matrix[:, :, _OPTICS] = 0.0, 0.0, 0.0
     return LocalEquations(sums[:, 0].copy(), sums[:, 6].copy(), gradient, matrix)

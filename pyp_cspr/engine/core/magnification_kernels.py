@@ -12,8 +12,8 @@ from ._jit import jit
 
 @jit
 def radial_derivative(out, axr, axi, ayr, ayi, azr, azi, flip, kx, ky, low, size, matrix):
-    """out[:, j] = real and imaginary part of dV/d ln m of ``size`` coefficients from ``low`` on, from the derivatives ``a..`` by
-    the cube's axes.
+    """out[:, j] = real and imaginary part of dV/d ln m of ``size`` coefficients from ``low`` on, from the derivatives ``a..``
+    by the cube's axes.
 
     ``flip`` is -1 where the Friedel mate was read: V = conj V(-s), so real derivatives change sign, imaginary ones do not.
     """

@@ -94,6 +94,7 @@ class RefineSettings(ReconstructSettings):
     prior_defocus: float = 0.0  # angstrom, exposures (csp_ToleranceMicrographDefocus1, Defocus2); usual: 750
     prior_astigmatism: float = 0.0  # angstrom, exposures, of its two components; usual: 300
     prior_phase: float = 0.0  # deg, exposures with a phase plate; usual: 20
+    prior_amplitude: float = 0.0  # percent, exposures, about what is measured before each stage; usual: 30
     prior_particle_defocus: float = 0.0  # angstrom, particles; usual: 300
     prior_regional_defocus: float = 0.0  # angstrom, of each control value of the exposures' defocus fields; usual: 300
     defocus_grid: int = 2  # control values to a side, 2 to 5: PYP's CTF by region

@@ -58,6 +58,7 @@ def refine_series(
         if number and mended < 0 and (number == len(radii) - 1 or radius > model.field / MEND_RESOLUTION):
             mended = mend_exposures(model, start, geometry, options)
         spectra = model.measure(geometry)
+        geometry.amplitude[:] = 0.0  # against what was just measured
         count = model.band.prefix(radius)
 
         evaluate = _evaluator(model, count)
@@ -67,6 +68,8 @@ def refine_series(
         evaluations += solution.report.evaluations
         reports.append({"radius": float(radius), "evaluations": solution.report.evaluations,
                         "cost": [float(value) for value in solution.report.cost], "reason": solution.report.reason})
+    factor = np.exp(geometry.amplitude)
+    spectra = spectra._replace(amplitude=spectra.amplitude * factor[:, None], factor=spectra.factor * factor)
     seconds = time.perf_counter() - begin
     journal = {"stages": reports, "evaluations": evaluations, "projections": len(model), "seconds": seconds,
                "exposures_mended": max(mended, 0)}
@@ -125,9 +128,9 @@ def coarse_model(model: SeriesModel, resolution: float) -> SeriesModel:
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
     def evaluate(
         rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None,
-        magnification: Optional[NDArray] = None,
+        magnification: Optional[NDArray] = None, gain: Optional[NDArray] = None,
     ) -> LocalEquations:
-        return model.equations(rotations, centres, count, rows, ctf, magnification)
+        return model.equations(rotations, centres, count, rows, ctf, magnification, gain)
 
     return evaluate
 

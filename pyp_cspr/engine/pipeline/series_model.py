@@ -263,11 +263,13 @@ class SeriesModel:
         rows: Optional[NDArray[np.int64]] = None,
         ctf: Optional[CtfChange] = None,
         magnification: Optional[NDArray] = None,
+        gain: Optional[NDArray] = None,
     ) -> LocalEquations:
         """Local equations of projections (all, or ``rows``) with the first ``count`` coefficients.
 
         With ``ctf``, what the geometry adds to each projection's CTF, the CTF is part of the model and its parameters of the
         equations; else it is as it was when ``measure`` was called last. ``magnification`` of each projection's image; none: 1.
+        ``gain`` multiplies each projection's amplitude, which is then among the parameters.
         """
         asked = np.arange(len(self)) if rows is None else rows
         parts, places = [], []
@@ -275,8 +277,8 @@ class SeriesModel:
             here = np.flatnonzero((asked >= block.rows[0]) & (asked <= block.rows[-1]))
             if len(here):
                 change = None if ctf is None else CtfChange(ctf.form[here], ctf.phase[here])
-                scale = None if magnification is None else magnification[here]
-                parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change, scale))
+                m, g = (None if values is None else values[here] for values in (magnification, gain))
+                parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change, m, g))
                 places.append(here)
         if len(parts) == 1:
             return parts[0]
@@ -287,19 +289,20 @@ class SeriesModel:
 
     def _block_equations(
         self, block: _Block, rows: NDArray, rotations: NDArray, centres: NDArray, count: int, ctf: Optional[CtfChange],
-        magnification: Optional[NDArray],
+        magnification: Optional[NDArray], gain: Optional[NDArray],
     ) -> LocalEquations:
         shifts, picked = centres - self.projections.centre[rows], rows - block.rows[0]
         scale = self.crop_grid.scale if magnification is None else self.crop_grid.scale * magnification
         if ctf is None:
             return local_equations(block.weighted, block.weight, self.band, self.field, self.references, self.which[rows],
-                                   rotations, shifts, scale, rows=picked, count=count, threads=self.threads)
+                                   rotations, shifts, scale, rows=picked, count=count, threads=self.threads, gain=gain)
         assert self.spectra is not None, "measure comes first"
         exposure = self.projections.exposure[rows]
         return ctf_equations(
             block.data, self.band, self.field, self.spectra.amplitude, self.spectra.noise, exposure, self.references,
             self.which[rows], rotations, shifts, self.base[exposure] + ctf.form, self.phase[exposure] + ctf.phase,
             self.wavelength, self.cs, scale, picked, count, self.threads, self.premultiplied, magnification is not None,
+            gain,
         )
 
     def data_power(self) -> NDArray[np.float64]:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from ..core.ctf_refinement import CTF_PARAMETERS, DEFOCUS, MAGNIFICATION, PHASE
 from ..core.gauge import rotation_vectors
 from ..core.geometry import matrix_to_tilt, project, rotation_vector_to_matrix, rotation_x, rotation_y, rotation_z
+from ..core.refinement import AMPLITUDE
 from ..core.splines import grid_slopes, grid_weights
 from ..model.tables import LARGEST_MAGNIFICATION
 
 LOCAL = 5  # wx, wy, wz, sx, sy: rotation about the microscope's axes in radians, shift in angstrom
-LOCAL_CTF = 9  # and mean defocus, the two components of astigmatism (angstrom), phase (radians)
-LOCAL_MAGNIFICATION = CTF_PARAMETERS  # and log of the amplitude, log of the magnification
+LOCAL_AMPLITUDE = 6  # and log of the amplitude
+LOCAL_CTF = 10  # and mean defocus, the two components of astigmatism (angstrom), phase (radians)
+LOCAL_MAGNIFICATION = CTF_PARAMETERS  # and log of the magnification
 DEGREE = float(np.pi / 180.0)
 
 
@@ -46,6 +48,7 @@ class SeriesGeometry:
     magnification: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (E,) m_e, 1: as the pixel size says
     defocus_grid: int = 0  # control values per side of the grid of regional defocus; 0: none
     regional_defocus: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))  # (E, defocus_grid^2)
+    amplitude: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (E,) log of a factor of the measured one
 
     def __post_init__(self) -> None:
         particles, exposures = len(self.poses), len(self.tilts)
@@ -56,6 +59,7 @@ class SeriesGeometry:
         if not self.particle_defocus.size:
             self.particle_defocus = np.zeros(particles)
         self.phase = self.phase if self.phase.size else np.zeros(exposures)
+        self.amplitude = self.amplitude if self.amplitude.size else np.zeros(exposures)
         self.magnification = self.magnification if self.magnification.size else np.ones(exposures)
         if not self.regional_defocus.size:
             self.regional_defocus = np.zeros((exposures, self.defocus_grid**2))
@@ -113,7 +117,7 @@ class SeriesGeometry:
         return SeriesGeometry(
             self.tilts.copy(), self.shifts.copy(), self.poses.copy(), self.positions.copy(), self.field_size, self.grid,
             self.deformations.copy(), self.hand, self.defocus.copy(), self.particle_defocus.copy(), self.phase.copy(),
-            self.magnification.copy(), self.defocus_grid, self.regional_defocus.copy(),
+            self.magnification.copy(), self.defocus_grid, self.regional_defocus.copy(), self.amplitude.copy(),
         )
 
 
@@ -152,7 +156,7 @@ def _carry(geometry: SeriesGeometry, out: Array, moved: Array) -> None:
     out[:, :, 3:LOCAL] = geometry.magnification[:, None, None] * moved[:, :, :2]
     if geometry.grid >= 2:
         out[:, :, 3:LOCAL] += geometry.strain() @ moved[:, :, :2]
-    if out.shape[2] > LOCAL:
+    if out.shape[2] >= LOCAL_CTF:
         out[:, :, DEFOCUS.start] = geometry.hand * moved[:, :, 2]
         if geometry.defocus_grid >= 2:
             out[:, :, DEFOCUS.start] += np.einsum("pej,pejc->pec", geometry.defocus_slope(), moved[:, :, :2])
@@ -294,7 +298,7 @@ def _plain_mode(
         return values(geometry) - values(start)
 
     count = columns or (lambda g: len(part))
-    scale = DEGREE if unit == "deg" else 1.0
+    scale = {"deg": DEGREE, "%": 0.01}.get(unit, 1.0)
     return Mode(name, count, derivative, offset, move, scale, unit, sigma, tolerance, pyp, local)
 
 
@@ -322,6 +326,7 @@ EXPOSURE_MODES = (
     _plain_mode("phase", "phase", (0,), _straight(PHASE, 1), "deg", 20.0, 90.0, local=LOCAL_CTF),
     _plain_mode("regional_defocus", "regional_defocus", (), _regional_defocus, "A", 300.0, 750.0, _DEFOCUS, LOCAL_CTF,
                 lambda g: g.defocus_grid**2 if g.defocus_grid >= 2 else 0),
+    _plain_mode("amplitude", "amplitude", (0,), _straight(AMPLITUDE, 1), "%", 30.0, 100.0, local=LOCAL_AMPLITUDE),
     Mode("magnification", lambda g: 1, _magnification, _magnification_offset, _magnification_move, 0.01, "%", 1.0, 3.0,
          local=LOCAL_MAGNIFICATION),
 )
@@ -339,7 +344,7 @@ def tolerances() -> Dict[str, float]:
 
 
 def local_size(free: Iterable[str]) -> int:
-    """How many local parameters the free modes need: 5, 9 for those of the CTF, 11 for all. ValueError for unknown names."""
+    """How many local parameters the free modes need: 5, 6, 10 for those of the CTF, 11. ValueError for unknown names."""
     names = list(free)
     for name in names:
         if name not in MODES:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyp_cspr.engine.core.geometry import rotation_vector_to_matrix
 from pyp_cspr.tests.naive import projection
 
-STEPS = np.array([1e-6] * 3 + [1e-4] * 2 + [1e-2] * 3 + [1e-6] * 3)  # radians, angstrom, angstrom, radians, logs
+STEPS = np.array([1e-6] * 3 + [1e-4] * 2 + [1e-6] + [1e-2] * 3 + [1e-6] * 2)  # radians, angstrom, log, angstrom, radians, log
 
 
 class Projection(NamedTuple):
@@ -34,14 +34,14 @@ def model(
     turned = rotation_vector_to_matrix(change[:3]) @ rotation
     v = projection.slices(fixed.transform, turned[None], fixed.kx, fixed.ky, fixed.ratio * np.exp(change[10]))[0]
     kx, ky = fixed.kx / fixed.field, fixed.ky / fixed.field
-    mean, first, second = change[5:8]
+    mean, first, second = change[6:9]
     axx, axy, ayy = form[0] + mean + first, form[1] + second, form[2] + mean - first
     k2 = kx**2 + ky**2
     lam = fixed.wavelength
     chi = np.pi * lam * (axx * kx**2 + 2 * axy * kx * ky + ayy * ky**2 - lam**2 * fixed.cs * 1e7 * k2**2 / 2)
-    chi = chi + phase + change[8]
+    chi = chi + phase + change[9]
     x, y = shift + change[3:5]
-    return fixed.amplitude * np.exp(change[9]) * np.sin(chi) * v * np.exp(-2j * np.pi * (kx * x + ky * y))
+    return fixed.amplitude * np.exp(change[5]) * np.sin(chi) * v * np.exp(-2j * np.pi * (kx * x + ky * y))
 
 
 def equations(

@@ -27,7 +27,7 @@ STAGES = (60.0, 30.0, 15.0, FIELD / RADIUS)  # angstrom
 # Start errors of each mode, in its unit, standard deviation of each parameter.
 ERRORS = {"rotation": 4 / np.sqrt(3), "position": 8 / np.sqrt(3), "tilt_angle": 0.5, "axis_angle": 0.5, "third_angle": 0.3,
           "shift": 4.0, "deformation": 8.0, "defocus": 300.0, "astigmatism": 150.0, "particle_defocus": 200.0, "phase": 10.0,
-          "regional_defocus": 200.0, "magnification": 0.5}
+          "regional_defocus": 200.0, "magnification": 0.5, "amplitude": 20.0}
 
 
 def particle_map(seed: int = 0) -> NDArray[np.float32]:
@@ -121,18 +121,18 @@ class SimulatedSeries:
         """What ``solve_series`` calls."""
         references, zeros = [self.reference], np.zeros(len(self.data), np.int64)
 
-        def call(rotations, centres, rows=None, ctf=None, magnification=None) -> LocalEquations:
+        def call(rotations, centres, rows=None, ctf=None, magnification=None, gain=None) -> LocalEquations:
             scale = 1.0 if magnification is None else magnification
             rows = np.arange(len(self.data)) if rows is None else rows
             shifts, which = centres - self.centre[rows], zeros[rows]
             if ctf is None:
                 return local_equations(self.weighted, self.weight, self.band, FIELD, references, which, rotations, shifts,
-                                       scale, rows=rows, count=count, threads=threads)
+                                       scale, rows=rows, count=count, threads=threads, gain=gain)
             exposure = self.exposure[rows]
             forms, phases = self.base[exposure] + ctf.form, self.offset[exposure] + ctf.phase
             return ctf_equations(self.data, self.band, FIELD, self.amplitude, self.noise, exposure, references, which,
                                  rotations, shifts, forms, phases, WAVELENGTH, CS, scale, rows, count, threads,
-                                 magnified=magnification is not None)
+                                 magnified=magnification is not None, gain=gain)
 
         return call
 

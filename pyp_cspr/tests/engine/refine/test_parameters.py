@@ -11,6 +11,7 @@ from pyp_cspr.engine.refine.parameters import (
     EXPOSURE_MODES,
     LARGEST_MAGNIFICATION,
     LOCAL,
+    LOCAL_AMPLITUDE,
     LOCAL_CTF,
     LOCAL_MAGNIFICATION,
     MODES,
@@ -33,17 +34,19 @@ def geometry(request, random: np.random.Generator) -> SeriesGeometry:
         random.uniform(-1, 1, (particles, 3)) * [1800, 1600, 400], (3000.0, 3400.0), 3,
         random.normal(size=(exposures, 9, 2)) * 30, request.param, random.normal(size=(exposures, 3)) * 100,
         random.normal(size=particles) * 50, random.normal(size=exposures) * 0.1, 1 + random.normal(size=exposures) * 0.01,
-        4, random.normal(size=(exposures, 16)) * 200,
+        4, random.normal(size=(exposures, 16)) * 200, random.normal(size=exposures) * 0.1,
     )
 
 
 def seen(geometry: SeriesGeometry, reference: SeriesGeometry) -> np.ndarray:
-    """What a projection's local parameters change, (P, E, 11): rotation against ``reference``, centre, defocus, phase,
-    amplitude, magnification."""
+    """What a projection's local parameters change, (P, E, 11): rotation against ``reference``, centre, amplitude, defocus,
+    phase, magnification."""
     turned = rotation_vectors(geometry.orientations() @ np.swapaxes(reference.orientations(), -1, -2))
-    rest = np.stack([geometry.phase, np.zeros_like(geometry.phase), np.log(geometry.magnification)], axis=-1)
-    rest = np.broadcast_to(rest, turned.shape)
-    return np.concatenate([turned, geometry.centres(), geometry.defocus_changes(), rest], axis=-1)
+    amplitude, phase, magnification = (
+        np.broadcast_to(values[:, None], turned.shape[:2] + (1,))
+        for values in (geometry.amplitude, geometry.phase, np.log(geometry.magnification))
+    )
+    return np.concatenate([turned, geometry.centres(), amplitude, geometry.defocus_changes(), phase, magnification], axis=-1)
 
 
 @pytest.mark.parametrize("name", list(MODES))
@@ -70,7 +73,7 @@ def test_chain_rule_is_the_finite_difference_of_the_geometry(name: str, geometry
 def test_with_fewer_local_parameters_the_first_rows_are_the_same(name: str, geometry: SeriesGeometry) -> None:
     mode = MODES[name]
     every = mode.derivative(geometry, LOCAL_MAGNIFICATION)
-    for local in {mode.local, LOCAL_CTF}:
+    for local in {mode.local, LOCAL_AMPLITUDE, LOCAL_CTF} - set(range(mode.local)):
         np.testing.assert_array_equal(every[:, :, :local], mode.derivative(geometry, local))
 
 
@@ -167,5 +170,6 @@ def test_layouts(geometry: SeriesGeometry) -> None:
     assert Layout.of(EXPOSURE_MODES, ("regional_defocus",), flat).size == 0
     assert local_size(("rotation", "defocus")) == LOCAL_CTF
     assert local_size(("magnification", "defocus")) == LOCAL_MAGNIFICATION
+    assert local_size(("amplitude", "shift")) == LOCAL_AMPLITUDE
     with pytest.raises(ValueError, match="no mode 'tilt'"):
         local_size(("tilt",))
