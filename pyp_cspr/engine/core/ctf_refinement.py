@@ -76,8 +76,8 @@ def ctf_equations(
     s^2 are (E, shells), and ``exposure`` (P,) picks among those. ``forms`` (P, 3) in angstrom and ``phases`` (P,) in radians as
     in ``weighting.ctf_values``, ``wavelength`` in angstrom, ``cs`` in mm. The others as in ``refinement.local_equations``; so
     are cost, first five parameters and their matrix, of D and W with this CTF. What concerns the magnification is 0 unless
-    ``magnified``; what concerns the CTF is 0 of ``premultiplied`` data C X, where it is part of the data. ``gain`` (P,) multiplies the
-    amplitude.
+    ``magnified``; what concerns the CTF is 0 of ``premultiplied`` data C X, where it is part of the data. ``gain`` (P,)
+    multiplies the amplitude.
 
     Raises ValueError for shapes that do not fit, and where the band reaches beyond the references.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -40,6 +41,7 @@ def stage_radii(field: float, start: float, limit: float) -> List[float]:
 MEND_RESOLUTION = 30.0  # angstrom
 MEND_REACH = 60.0  # angstrom
 MEND_TILT, MEND_AXIS = 1.0, 2.0  # degrees
+MEND_MAGNIFICATION = 2.0  # percent
 MEND_BELOW = 0.5  # amplitude of an exposure that is looked at, over the median of the series
 MEND_GAIN = 1.3  # by which a score must be above the present one
 MEND_LEAST = 8.0  # standard deviations: of ten thousand tries, noise reaches 5
@@ -80,8 +82,8 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
     """Put right, in place, exposures that lie in a side maximum of the correlation; returns how many.
 
     Descent cannot leave such a maximum, and one wrong exposure pulls at all particles. It shows in its amplitude, far below
-    that of the others. Tilt and axis angles about the start's are tried, each with all shifts within ``MEND_REACH``, by the
-    correlation of all the exposure's particles together.
+    that of the others. Tilt angles, axis angles and magnifications about the start's, where they are free, are tried, each with
+    all shifts within ``MEND_REACH``, by the correlation of all the exposure's particles together.
     """
     if "shift" not in options.free or len(geometry.tilts) < 3:
         return 0
@@ -99,22 +101,24 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
     best = np.maximum(MEND_GAIN * now, MEND_LEAST)
     better = geometry.copy()
     xtilt, ytilt, zrot = matrix_to_tilt(start.tilts)
-    turns = [(y, z) for y in _around(MEND_TILT, "tilt_angle", options) for z in _around(MEND_AXIS, "axis_angle", options)]
-    for turn_y, turn_z in turns:
+    reaches = {"tilt_angle": MEND_TILT, "axis_angle": MEND_AXIS, "magnification": MEND_MAGNIFICATION}
+    for turn_y, turn_z, percent in product(*(_around(reach, mode, options) for mode, reach in reaches.items())):
         trial = geometry.copy()
         trial.tilts[lost] = tilt_to_matrix(xtilt, ytilt + turn_y, zrot + turn_z)[lost]
         trial.shifts[lost] = start.shifts[lost]
+        trial.magnification[lost] = start.magnification[lost] + 0.01 * percent
         moved, score = search_exposure_shifts(data, trial, MEND_RESOLUTION, MEND_REACH)
         for e in lost[score[lost] > best[lost]]:
             best[e] = score[e]
             better.tilts[e], better.shifts[e] = trial.tilts[e], trial.shifts[e] + moved[e]
+            better.magnification[e] = trial.magnification[e]
     mended = int((better.shifts[lost] != geometry.shifts[lost]).any(axis=1).sum())
-    geometry.tilts, geometry.shifts = better.tilts, better.shifts
+    geometry.tilts, geometry.shifts, geometry.magnification = better.tilts, better.shifts, better.magnification
     return mended
 
 
 def _around(reach: float, mode: str, options: SolveOptions) -> NDArray[np.float64]:
-    """Angles from -reach to reach in steps of half a degree; 0 alone where the angle is not free."""
+    """Values from -reach to reach in steps of half a degree or percent; 0 alone where the mode is not free."""
     return np.arange(-reach, reach + 0.1, 0.5) if mode in options.free else np.zeros(1)
 
 

@@ -30,8 +30,7 @@ DEGREE = float(np.pi / 180.0)
 class SeriesGeometry:
     """The unknowns of one series. P particles, E exposures; angstrom, rotations as matrices.
 
-    The unknowns of the exposures' and particles' CTF are changes against what the tables say, 0 to start with; they and all
-    that comes after them may be left out.
+    The unknowns of the CTF are changes against what the tables say, 0 to start with. They and all after them may be left out.
     """
 
     tilts: NDArray[np.float64]  # (E, 3, 3) T_e
@@ -52,17 +51,13 @@ class SeriesGeometry:
 
     def __post_init__(self) -> None:
         particles, exposures = len(self.poses), len(self.tilts)
-        if not self.deformations.size:
-            self.deformations = np.zeros((exposures, self.grid**2, 2))
-        if not self.defocus.size:
-            self.defocus = np.zeros((exposures, 3))
-        if not self.particle_defocus.size:
-            self.particle_defocus = np.zeros(particles)
-        self.phase = self.phase if self.phase.size else np.zeros(exposures)
-        self.amplitude = self.amplitude if self.amplitude.size else np.zeros(exposures)
-        self.magnification = self.magnification if self.magnification.size else np.ones(exposures)
-        if not self.regional_defocus.size:
-            self.regional_defocus = np.zeros((exposures, self.defocus_grid**2))
+        shapes = {"deformations": (exposures, self.grid**2, 2), "defocus": (exposures, 3), "particle_defocus": (particles,),
+                  "phase": (exposures,), "regional_defocus": (exposures, self.defocus_grid**2), "amplitude": (exposures,)}
+        for name, shape in shapes.items():
+            if not getattr(self, name).size:
+                setattr(self, name, np.zeros(shape))
+        if not self.magnification.size:
+            self.magnification = np.ones(exposures)
 
     def orientations(self) -> NDArray[np.float64]:
         """M = T_e R_p, ``(P, E, 3, 3)``."""
