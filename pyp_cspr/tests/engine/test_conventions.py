@@ -20,7 +20,7 @@ from pyp_cspr.engine.core import geometry as g
 from pyp_cspr.engine.core.band import make_band
 from pyp_cspr.engine.core.ctf import ctf, defocus_form, wavelength
 from pyp_cspr.engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset
-from pyp_cspr.tests.blobs import asymmetric_blobs, correlation
+from pyp_cspr.tests.blobs import Blobs, asymmetric_blobs, correlation
 
 BOX, PIXEL = 48, 2.0
 TRIPLES = [(33.0, 51.0, -107.0), (-160.0, 118.0, 40.0), (75.0, 12.0, 171.0)]
@@ -384,6 +384,25 @@ def test_sentence_10_is_pyps_formula():
         a = np.deg2rad(tilt)
         depth = g.project(g.pyp_tilt_matrix(tilt, -85.0), 0.0, [x, 77.0, z])[1]
         assert -1 * depth == pytest.approx(-(z * np.cos(a) - x * np.sin(a)))
+
+
+def test_sentence_09_and_11_a_magnified_image_is_the_slice_at_m_k(tmp_path):
+    """An image of blobs, each farther out and wider by m: larger for m above 1, never smaller."""
+    from pyp_cspr.engine.core.fourier import crops_to_coefficients
+    from pyp_cspr.engine.core.projection import Reference
+
+    blobs, m = asymmetric_blobs(PIXEL, 25.0), 1.05
+    matrix, band = g.tilt_to_matrix(3.0, 40.0, 85.0), make_band(BOX, 19)
+    large = Blobs(m * blobs.positions, blobs.weights, m * blobs.sigma).image(matrix, BOX, PIXEL)[None].astype(np.float32)
+    seen = crops_to_coefficients(large, band, 1.0)[0]
+    reference = Reference(blobs.volume(BOX, PIXEL), padding=2.0, radius=20)
+    assert correlation(reference.slices(matrix[None], band, m)[0], seen) > 0.999
+    for wrong in (1.0, 1.0 / m):
+        assert correlation(reference.slices(matrix[None], band, wrong)[0], seen) < 0.99
+    data = read_project(tmp_path)
+    plain, _ = data.project(0)
+    data.exposures["magnification"] = m
+    np.testing.assert_allclose(data.project(0)[0] - data.exposures["shift"], m * (plain - data.exposures["shift"]), atol=1e-9)
 
 
 @pytest.mark.parametrize("triple", TRIPLES)
