@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# Installs into .venv, makes a sample data set with wrong poses and tilts, refines it and says where everything is: ./demo.sh [FOLDER]
+# Installs into .venv, makes a sample data set with wrong poses and tilts, refines it and says where everything is:
+#   ./demo.sh [--scipion] [FOLDER]
+#   --scipion   the same as protocols of a Scipion project, without its windows: sample, refine, filter, refine, post-process
 set -euo pipefail
 cd "$(dirname "$0")"
 . .ci/environment.sh
 
+scipion=
+if [ "${1:-}" = --scipion ]; then scipion=1; shift; fi
 out=${1:-demo-output}
 python=$(find_python)
 make_environment .venv "$python" ""
 export PATH="$PWD/.venv/bin:$PATH"
 unset PYTHONPATH
+
+if [ -n "$scipion" ]; then
+  cores=$(python -c 'import os; print(os.cpu_count() or 1)')
+  exec python -m pyp_cspr.workflow "$out/scipion" "threads=$cores" "chunk_threads=$(( cores > 2 ? cores / 2 : 1 ))"
+fi
 
 errors=(--pose-error 4 --position-error 8 --tilt-error 0.5 --axis-error 0.5 --shift-error 4)
 [ -e "$out/sample/truth.star" ] || cspr sample "$out/sample" "${errors[@]}"

@@ -9,6 +9,7 @@ here = Path(__file__).resolve().parent
 version = re.search(r'^__version__ = "([^"]+)"', (here / "pyp_cspr" / "__init__.py").read_text(encoding="utf-8"), re.M).group(1)
 
 test = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-cov>=4.1", "hypothesis>=6.90", "wheel"]
+mpi = ["mpi4py>=3.1"]
 lint = ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.0", "vermin>=1.6"]
 
 setup(
@@ -42,12 +43,14 @@ setup(
         "gemmi>=0.6.5",  # atomic model to map, for the sample data
         "matplotlib>=3.7",
         "tifffile",
+        "submitit>=1.5.1; python_version >= '3.10'",  # job arrays of a cluster
+        "submitit>=1.5.1,<1.5.3; python_version < '3.10'",  # later ones fail on Python 3.8
         "tomli>=2.0; python_version < '3.11'",
         "tomli_w>=1.0",
     ],
-    extras_require={"test": test, "lint": lint, "dev": test + lint},
+    extras_require={"mpi": mpi, "test": test, "lint": lint, "dev": test + lint},
     entry_points={
         "pyworkflow.plugin": ["pyp_cspr = pyp_cspr"],
-        "console_scripts": ["cspr = pyp_cspr.engine.cli:main"],
+        "console_scripts": ["cspr = pyp_cspr.engine.cli:main", "csp = pyp_cspr.engine.cli.csp:main"],
     },
 )

@@ -2,72 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shlex
-import sys
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
-from pwem.protocols import EMProtocol
 from pyworkflow import BETA
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 from pyworkflow.protocol.constants import STEPS_SERIAL
-from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries, SubTomogram
+from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
 from tomo.protocols.protocol_base import ProtTomoBase
 
 from ..engine.errors import InputError
 from ..engine.io.relion import write_dataset
 from ..engine.model.tables import Dataset
-from .adapters import to_sets
+from .adapters import checks, relion_sets, to_sets
 from .adapters.from_sets import Conversion, read_sets
+from .jobs import EngineJobs
 
 HANDS = ((-1, "-1: deeper is less underfocus (usual)"), (1, "+1: deeper is more underfocus"))
 PIXEL_TOLERANCE = 1e-3
 
 
-class ProtPypCsprBase(EMProtocol, ProtTomoBase):
-    """Runs commands of the engine as jobs."""
+class ProtPypCsprBase(EngineJobs, ProtTomoBase):
+    """Common to all protocols here."""
 
     _devStatus = BETA
     _citationKeys = ("Bartesaghi2018", "Liu2023")
     stepsExecutionMode = STEPS_SERIAL
-
-    def runEngine(self, *arguments: Any, output: str = "", log: str = "", threads: int = 1) -> None:
-        """Run a command of the engine as a job of ``threads`` threads.
-
-        Its standard output goes to the file ``output``, and what it says on the way to the file ``log``, if these are named.
-
-        Raises RuntimeError with the engine's own one-line message where it fails. A job of a queue that fails looks as one
-        that does not: callers must look for its results.
-        """
-        command = "-m pyp_cspr.engine.cli " + " ".join(shlex.quote(str(one)) for one in arguments)
-        command += f" > {shlex.quote(output)}" if output else ""
-        command += f" 2> {shlex.quote(log)}" if log else ""
-        try:
-            self.runJob(sys.executable, command, numberOfMpi=1, numberOfThreads=threads)
-        except Exception as error:  # noqa: BLE001 - whatever the host's executor raises
-            raise RuntimeError(self.lastError(log) or str(error)) from None
-
-    def lastError(self, log: str = "") -> str:
-        """The last error line that the engine wrote to the file ``log``, or to the protocol's logs, or nothing."""
-        for path in (log,) if log else (self.getStderrLog(), self.getStdoutLog()):
-            if path and os.path.exists(path):
-                with open(path, errors="replace", encoding="utf-8") as stream:
-                    lines = [line.strip() for line in stream if "cspr " in line and ": error: " in line]
-                if lines:
-                    return lines[-1]
-        return ""
-
-    def readResult(self, path: str) -> Dict[str, Any]:
-        """A JSON file that a finished command must have left. Raises RuntimeError where it did not."""
-        if not os.path.exists(path):
-            reason = self.lastError() or "the job ended without a result: look for its log in the logs folder"
-            raise RuntimeError(f"{path} is missing: {reason}")
-        with open(path, encoding="utf-8") as stream:
-            result: Dict[str, Any] = json.load(stream)
-        return result
 
     def _citations(self) -> List[str]:
         return list(self._citationKeys)
@@ -81,7 +43,8 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         form.addParam("inputParticles", params.PointerParam, pointerClass=SetOfSubTomograms, important=True,
                       label="Sub-tomograms with alignment",
                       help="Result of sub-volume averaging: each sub-tomogram has a 3D coordinate in its tomogram, and the "
-                           "rotation and shift that align it with the reference. Their images are not used.")
+                           "rotation and shift that align it with the reference. RELION 5 particles are taken as well. Their "
+                           "images are not used.")
         form.addParam("inputTiltSeries", params.PointerParam, pointerClass=SetOfTiltSeries, important=True,
                       label="Tilt series, aligned, not interpolated",
                       help="The images as recorded (raw or binned), with their alignment as transforms. Images that were "
@@ -140,6 +103,7 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         source = self.inputParticles.get()
         particles = self._createSet(source.getClass(), "particles%s.sqlite", "")
         to_sets.fill_particles(particles, source, conversion, result)
+        to_sets.attach_stars(particles, source, str(self._getExtraPath("relion")), conversion, result)
         coordinates = self._createSet(SetOfCoordinates3D, "coordinates%s.sqlite", "")
         pointer = Pointer()
         pointer.copy(source.getCoordinates3D()._precedentsPointer)
@@ -178,12 +142,13 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         particles, series, ctfs = (pointer.get() for pointer in (self.inputParticles, self.inputTiltSeries, self.inputCTFs))
         if particles is None or series is None or ctfs is None:
             return []  # the host says that itself
+        if particles.isEmpty():
+            return ["The set of sub-tomograms is empty."]
         errors = []
         if not particles.hasCoordinates3D():
             errors.append("The sub-tomograms have no 3D coordinates: take a set whose particles were picked in tomograms.")
-        if type(particles).__name__ == "RelionSetOfPseudoSubtomograms":
-            errors.append("RELION 5 pseudo-subtomograms keep their poses elsewhere and cannot be read yet: use their stars "
-                          "with `cspr refine`, or a set of sub-tomograms.")
+        if relion_sets.is_pseudo(particles) and relion_sets.refusal(particles):
+            errors.append(relion_sets.refusal(particles))
         if not series.hasAlignment():
             errors.append("The tilt series are not aligned: align them first.")
         if series.interpolated():
@@ -193,6 +158,7 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         if not errors:
             if not self._commonSeries():
                 errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ.")
+            errors += checks.missing_images(series, self._commonSeries())
         if self.tasksPerChunk.get() < 1:
             errors.append("Tilt series per chunk: must be 1 or above.")
         if self.memory.get() < 0:
@@ -203,10 +169,13 @@ class ProtPypCsprParticles(ProtPypCsprBase):
 
     def _commonSeries(self) -> Set[str]:
         """Tilt series that have CTFs and particles."""
-        label = SubTomogram.COORD_VOL_NAME_FIELD
-        rows = self.inputParticles.get().aggregate(["count"], label, [label])  # as tomo's getTomograms
-        names = {row[label] for row in rows}
+        names = checks.series_of(self.inputParticles.get())
         return names & set(self.inputTiltSeries.get().getTSIds()) & set(self.inputCTFs.get().getTSIds())
+
+    def _warnings(self) -> List[str]:
+        """What will be left out."""
+        inputs = [pointer.get() for pointer in (self.inputParticles, self.inputTiltSeries, self.inputCTFs)]
+        return [] if any(one is None for one in inputs) else checks.input_warnings(*inputs)
 
     def _validateGrid(self, box: int, pixel: float) -> List[str]:
         """A sentence where a map of ``box`` voxels of ``pixel`` angstrom does not fit the tilt images."""

@@ -11,6 +11,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..engine.io.relion import read_dataset
 from .base import ProtPypCsprParticles
+from .jobs import remove
 
 SCORES = ("by an automatic threshold", "by a given threshold", "no")
 GIVEN, NONE = 1, 2
@@ -61,9 +62,11 @@ class ProtPypCsprFilter(ProtPypCsprParticles):
     def filterStep(self, rules: Dict[str, Any]) -> None:
         """One job of the engine."""
         score = [] if rules["score"] is None else ["--score", rules["score"]]
+        result = os.path.join(self._folder(), "filter.json")
+        remove(result)  # of an earlier run: a job that fails must not look as if it had not
         self.runEngine("filter", self._dataFolder(), "--out", self._folder(), *score, "--distance", rules["distance"],
                        "--min-projections", rules["minProjections"], "--overwrite")
-        self.readResult(os.path.join(self._folder(), "filter.json"))
+        self.readResult(result)
 
     def createOutputStep(self) -> None:
         """The particles that are left."""

@@ -14,7 +14,9 @@ from ..engine.errors import InputError
 from ..engine.model.settings import ReconstructSettings
 from . import form as rows
 from .adapters import to_sets
+from .adapters.from_sets import box_of
 from .base import ProtPypCsprParticles
+from .jobs import remove
 
 ROWS = tuple(row for row in rows.RECONSTRUCTION if row.setting != "exposure_weighting")
 
@@ -61,9 +63,11 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
                    values["padding"], "--mask-diameter", values["mask_diameter"], "--seed", values["seed"]]
         if not values["dose_weighting"]:
             options.append("--no-dose-weighting")
+        result = os.path.join(self._folder(), "summary.json")
+        remove(result)  # of an earlier run: a job that fails must not look as if it had not
         self.runEngine("reconstruct", self._dataFolder(), "--out", self._folder(), *options, "--tasks-per-chunk",
                        tasks_per_chunk, *self._machine(tasks_per_chunk), "--overwrite")
-        self.readResult(os.path.join(self._folder(), "summary.json"))
+        self.readResult(result)
 
     def createOutputStep(self) -> None:
         """The average and its curves."""
@@ -85,7 +89,7 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
         particles = self.inputParticles.get()
         if not errors and particles is not None and self.inputTiltSeries.get() is not None:
             pixel = self.mapPixel.get() or particles.getSamplingRate()
-            box = self.mapBox.get() or round(particles.getDim()[0] * particles.getSamplingRate() / pixel)
+            box = self.mapBox.get() or round(box_of(particles) * particles.getSamplingRate() / pixel)
             errors += self._validateGrid(box, pixel)
         return errors
 

@@ -8,23 +8,32 @@ import os
 import shutil
 from enum import Enum
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 from pwem.objects import SetOfFSCs
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import params
 from pyworkflow.protocol.constants import STEPS_PARALLEL
-from tomo.objects import AverageSubTomogram, SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
+from tomo.objects import (
+    AverageSubTomogram,
+    SetOfCoordinates3D,
+    SetOfCTFTomoSeries,
+    SetOfLandmarkModels,
+    SetOfSubTomograms,
+    SetOfTiltSeries,
+)
 
 from ..engine.errors import InputError
 from ..engine.io.config import write_toml
 from ..engine.model.settings import of_iteration
 from ..engine.model.task import ChunkTask
-from ..engine.pipeline.store import RunStore, read_json, read_rows
+from ..engine.pipeline.store import RunStore, read_json, read_rows, write_json
 from . import form as rows
-from .adapters import to_sets
-from .adapters.volumes import write_volume
+from .adapters import checks, to_sets
+from .adapters.landmarks import fill_landmarks
+from .adapters.volumes import half_maps, volume_of, write_volume
 from .base import ProtPypCsprParticles
+from .jobs import remove, whole_json
 
 MASKS = ("automatic, from the map", "none", "a given mask")
 GIVEN_MASK = 2
@@ -41,6 +50,7 @@ class RefineOutputs(Enum):
     average = AverageSubTomogram
     tiltSeries = SetOfTiltSeries
     ctfs = SetOfCTFTomoSeries
+    landmarks = SetOfLandmarkModels
     fscs = SetOfFSCs
 
 
@@ -50,7 +60,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     sub-volume averaging. Each half-set is refined against its own map.
 
     Outputs: the particles with new transforms, scores and half-sets; their coordinates; the average with half maps; the tilt
-    series with new alignment; their CTFs where defocus was refined; Fourier shell correlations.
+    series with new alignment; their CTFs where defocus was refined; landmarks that show where the particles are in the tilt
+    images; Fourier shell correlations.
     """
 
     _label = "refine tilt series"
@@ -64,6 +75,10 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         form.addParam("inputReference", params.PointerParam, pointerClass="Volume", important=True, label="Reference volume",
                       help="The average of the sub-tomograms, white particle. It gives the box and pixel of the refined map; "
                            "other ones can be given in Reconstruction.")
+        form.addParam("useHalfMaps", params.BooleanParam, default=True, expertLevel=params.LEVEL_ADVANCED,
+                      label="Start each half-set from its own half map?",
+                      help="Where the reference has half maps and the particles half-sets: what was kept apart stays so. Say "
+                           "no if the half maps are not of the half-sets that the particles have.")
         form.addParam("maskSource", params.EnumParam, choices=list(MASKS), default=0, label="Mask of the reference",
                       help="The automatic one is soft and follows the particle.")
         form.addParam("inputMask", params.PointerParam, pointerClass="VolumeMask", allowsNull=True, label="Mask",
@@ -100,30 +115,34 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def _insertAllSteps(self) -> None:
-        reference, mask = self.inputReference.get(), self._mask()
+        mask = self._mask()
+        volumes = [self.inputReference.get().getFileName(), mask.getFileName() if mask else "", self.mapBox.get(),
+                   self.mapPixel.get(), self._halves()]
         self._insertConvert()
-        self._insertFunctionStep(self.volumesStep, reference.getFileName(), mask.getFileName() if mask else "",
-                                 self.mapBox.get(), self.mapPixel.get(), needsGPU=False)
+        self._insertFunctionStep(self.volumesStep, *volumes, needsGPU=False)
+        inputs = [*self._inputIds(), self._hand(), self.darkParticles.get(), *volumes]
         if self.checkHand.get():
-            self._insertFunctionStep(self.checkHandStep, self._hand(), needsGPU=False)
-        request = (self._values(), self.iterations.get(), self.tasksPerChunk.get(), self.maskSource.get())
+            self._insertFunctionStep(self.checkHandStep, inputs, needsGPU=False)
+        request = {"inputs": inputs, "settings": self._values(), "mask": self.maskSource.get(),
+                   "tasks_per_chunk": self.tasksPerChunk.get()}
         before = [len(self._steps)]
         if self.dispatch.get() == ONE_JOB:
-            before = [self._insertFunctionStep(self.refineStep, *request, prerequisites=before, needsGPU=False)]
+            before = [self._insertFunctionStep(self.refineStep, request, self.iterations.get(), prerequisites=before,
+                                               needsGPU=False)]
         else:
             before = self._insertChunks(request, before)
         self._insertFunctionStep(self.createOutputStep, self.iterations.get(), prerequisites=before, needsGPU=False)
 
-    def _insertChunks(self, request: Tuple, before: List[int]) -> List[int]:
+    def _insertChunks(self, request: Dict[str, Any], before: List[int]) -> List[int]:
         """Steps plan -> chunks -> plan -> ...; a plan merges the chunks before it. Returns what the output waits for."""
-        for iteration in range(self.iterations.get() + 1):
-            plan = self._insertFunctionStep(self.planStep, iteration, *request, prerequisites=before, needsGPU=False)
+        count = self.iterations.get()
+        for iteration in range(count + 1):
+            plan = self._insertFunctionStep(self.planStep, iteration, request, count, prerequisites=before, needsGPU=False)
             before = [
                 self._insertFunctionStep(self.chunkStep, iteration, chunk, prerequisites=[plan], needsGPU=False)
                 for chunk in range(self._chunkCount())
             ]
-        last = self.iterations.get() + 1
-        return [self._insertFunctionStep(self.planStep, last, *request, prerequisites=before, needsGPU=False)]
+        return [self._insertFunctionStep(self.planStep, count + 1, request, count, prerequisites=before, needsGPU=False)]
 
     def _chunkCount(self) -> int:
         return math.ceil(len(self._commonSeries()) / max(1, self.tasksPerChunk.get()))
@@ -137,19 +156,30 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
     def _folder(self) -> str:
         return str(self._getExtraPath("refine"))
 
-    def volumesStep(self, reference: str, mask: str, box: int, pixel: float) -> None:
+    def _halves(self) -> List[str]:
+        """The reference's half maps, if each half-set is to start from its own."""
+        return half_maps(self.inputReference.get()) if self.useHalfMaps.get() else []
+
+    def _halfFiles(self) -> List[str]:
+        return [str(self._getExtraPath(f"half{number}.mrc")) for number in (1, 2)]
+
+    def volumesStep(self, reference: str, mask: str, box: int, pixel: float, halves: List[str]) -> None:
         """Write the reference, and the mask if one is given, on the map's grid."""
         box, pixel = write_volume(self.inputReference.get(), self._getExtraPath("reference.mrc"), box, pixel)
         if mask:
             write_volume(self._mask(), self._getExtraPath("mask.mrc"), box, pixel, mask=True)
+        for source, target in zip(halves, self._halfFiles()):
+            write_volume(volume_of(source, self.inputReference.get().getSamplingRate()), target, box, pixel)
         with open(self._getExtraPath("grid.json"), "w", encoding="utf-8") as stream:
             json.dump({"box": box, "pixel": pixel}, stream)
 
-    def checkHandStep(self, hand: int) -> None:
+    def checkHandStep(self, inputs: List[Any]) -> None:
         """Stop where another hand fits the data clearly better."""
-        result = str(self._getExtraPath("check.json"))
-        self.runEngine("check", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--threads",
-                       self._jobThreads(), "--json", output=result, threads=self._jobThreads())
+        result, log = str(self._getExtraPath("check.json")), str(self._getLogsPath("check.log"))
+        remove(result)
+        self.completeJob(lambda: whole_json(result) is not None, "check", self._dataFolder(), "--reference",
+                         self._getExtraPath("reference.mrc"), "--threads", self._jobThreads(), "--json", output=result, log=log,
+                         threads=self._jobThreads(), name="check", tries=self._tries())
         signs = self.readResult(result)["signs"]
         given = next(one for one in signs if one["tilt_sign"] > 0 and one["hand"] > 0 and not one["mirrored_reference"])
         best = signs[0]
@@ -161,80 +191,84 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
                                f"{given['score']:.2f} as given, {given['sigmas']:.1f} standard errors. Change it, or turn off "
                                "'Check the hand first?'.")
 
-    def _options(self, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> List[Any]:
+    def _options(self, request: Dict[str, Any], iterations: int) -> List[Any]:
         """The engine's command line; what another request left in the run folder is removed."""
-        grid = self.readResult(str(self._getExtraPath("grid.json")))
-        request: Dict[str, Any] = {"settings": dict(values, **grid), "mask": mask, "tasks_per_chunk": tasks_per_chunk}
+        request = dict(request, settings=dict(request["settings"], **self._grid()))
         settings, asked = str(self._getExtraPath("settings.toml")), str(self._getExtraPath("request.json"))
         write_toml(settings, request["settings"])
-        if not os.path.exists(asked) or self.readResult(asked) != request:
+        if whole_json(asked) != request:
+            self.cancelEarlier()
             shutil.rmtree(self._folder(), ignore_errors=True)
-        with open(asked, "w", encoding="utf-8") as stream:
-            json.dump(request, stream)
-        source = self._getExtraPath("mask.mrc") if mask == GIVEN_MASK else ("auto", "none")[mask]
-        options = ["--mask", source, "--iterations", iterations, "--settings", settings, "--tasks-per-chunk", tasks_per_chunk]
-        data = ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), "--out", self._folder()]
-        return data + options
+            write_json(Path(asked), request)
+        source = self._getExtraPath("mask.mrc") if request["mask"] == GIVEN_MASK else ("auto", "none")[request["mask"]]
+        halves = ["--halves", *self._halfFiles()] if self._halves() and checks.all_in_half_sets(self._dataFolder()) else []
+        return ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), *halves,
+                "--out", self._folder(), "--mask", source, "--iterations", iterations, "--settings", settings,
+                "--tasks-per-chunk", request["tasks_per_chunk"]]
 
     def _summaryFile(self) -> str:
         return os.path.join(self._folder(), "summary.json")
 
-    def _removeSummary(self) -> None:
-        if os.path.exists(self._summaryFile()):
-            os.remove(self._summaryFile())  # of fewer or more iterations: a job that fails must not look as if it had not
+    def _tries(self) -> int:
+        return 1 + max(0, self.retries.get())
 
-    def refineStep(self, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> None:
+    def refineStep(self, request: Dict[str, Any], iterations: int) -> None:
         """One job of the engine, which goes on where it was if it was stopped."""
-        self._removeSummary()
-        options = self._options(values, iterations, tasks_per_chunk, mask)
-        self.runEngine(*options, *self._machine(tasks_per_chunk), threads=self._concurrency() * self._jobThreads())
-        self.readResult(self._summaryFile())
+        self.waitForEarlier("refine")
+        remove(self._summaryFile())  # of fewer or more iterations: a job that fails must not look as if it had not
+        options = self._options(request, iterations)
+        options += ["--processes", self._concurrency(), "--threads", self._jobThreads(), "--memory", self.memory.get()]
+        self.completeJob(lambda: whole_json(self._summaryFile()) is not None, *options, name="refine",
+                         tries=self._tries() if self.useQueueForSteps() else 1,
+                         threads=self._concurrency() * self._jobThreads())
 
     def _planFile(self, iteration: int) -> str:
         return str(self._getExtraPath(f"plan_{iteration:03d}.json"))
 
-    def planStep(self, iteration: int, values: Dict[str, Any], iterations: int, tasks_per_chunk: int, mask: int) -> None:
-        """Merge the chunks of the iteration before, and plan this one; nothing is left to do where the run has converged."""
+    def planStep(self, iteration: int, request: Dict[str, Any], iterations: int) -> None:
+        """Merge the chunks of the iteration before, and plan this one; nothing is left to do where the run has converged, or
+        where this iteration was done before, with another number of iterations asked for."""
         path = self._planFile(iteration)
-        if iteration and "tasks" not in self.readResult(self._planFile(iteration - 1)):
+        if iteration and not self._isPlanned(iteration - 1):
             shutil.copyfile(self._planFile(iteration - 1), path)
             return
-        self._removeSummary()
-        if os.path.exists(path):
-            os.remove(path)
-        options = self._options(values, iterations, tasks_per_chunk, mask) + ["--chunks-elsewhere", "--json"]
-        machine = ["--processes", 1, "--threads", self._jobThreads(), "--memory", self.memory.get()]
-        self.runEngine(*options, *machine, output=path, threads=self._jobThreads())
+        name = f"plan_{iteration:03d}"
+        self.waitForEarlier(name)
+        remove(self._summaryFile())
+        remove(path)
+        options = self._options(request, iterations) + ["--chunks-elsewhere", "--json"]
+        options += ["--processes", 1, "--threads", self._jobThreads(), "--memory", self.memory.get()]
+        self.completeJob(lambda: whole_json(path) is not None, *options, name=name, tries=self._tries(), output=path,
+                         log=str(self._getLogsPath(f"{name}.log")), threads=self._jobThreads())
         result = self.readResult(path)
         if "tasks" not in result:
             self.readResult(self._summaryFile())
-        elif result["iteration"] != iteration:
+        elif result["iteration"] < iteration:
             raise RuntimeError(f"iteration {result['iteration']} has chunks that are not done: {', '.join(result['tasks'])}")
+
+    def _isPlanned(self, iteration: int) -> bool:
+        """Whether the chunks of this iteration are to be run: not after the run has converged."""
+        planned = self.readResult(self._planFile(iteration))
+        return "tasks" in planned and int(planned["iteration"]) == iteration
 
     def chunkStep(self, iteration: int, chunk: int) -> None:
         """One job of the engine for one chunk, tried again where it leaves no whole result; a finished one is kept."""
-        planned = self.readResult(self._planFile(iteration))
-        if "tasks" not in planned:
-            return  # converged before
+        if not self._isPlanned(iteration):
+            return
         store = RunStore(os.path.join(self._folder(), "iterations", f"{iteration:03d}"))
         if chunk >= len(store.task_paths()):
             return
         task = ChunkTask.from_dict(read_json(store.task_path(chunk)), str(store.task_path(chunk)))
-        log = str(self._getLogsPath(f"iteration_{iteration:03d}_chunk_{chunk:04d}.log"))
-        reason, tries = "", 1 + max(0, self.retries.get())
-        memory = self.memory.get() / self._concurrency()
-        for _ in range(tries):
-            if store.manifest(task) is not None:
-                return
-            try:
-                self.runEngine("chunk", store.task_path(chunk), "--threads", self._jobThreads(), "--memory", memory, log=log,
-                               threads=self._jobThreads())
-            except RuntimeError as error:
-                reason = str(error)
-        if store.manifest(task) is None:
-            reason = reason or self.lastError(log) or "its job ended without a result (killed, cancelled or out of time)"
-            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed {tries} times: "
-                               f"{reason}; its log: {log}. Continue the run when the cause is gone: what is done is kept.")
+        name = f"iteration_{iteration:03d}_chunk_{chunk:04d}"
+        log, tries = str(self._getLogsPath(f"{name}.log")), self._tries()
+        try:
+            self.completeJob(lambda: store.manifest(task) is not None, "chunk", store.task_path(chunk), "--threads",
+                             self._jobThreads(), "--memory", self.memory.get() / self._concurrency(), log=log, name=name,
+                             threads=self._jobThreads(), tries=tries)
+        except RuntimeError as error:
+            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed {tries} times; "
+                               f"its log: {log}. Continue the run when the cause is gone: what is done is kept.\n"
+                               f"{error}") from None
 
     def _concurrency(self) -> int:
         """Jobs at a time: one of the host's threads is the master's."""
@@ -242,9 +276,6 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
 
     def _jobThreads(self) -> int:
         return max(1, self.binThreads.get())
-
-    def _machine(self, tasks_per_chunk: int) -> List[Any]:
-        return ["--processes", self._concurrency(), "--threads", self._jobThreads(), "--memory", self.memory.get()]
 
     def createOutputStep(self, iterations: int) -> None:
         """The sets of the refined data."""
@@ -260,9 +291,13 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         to_sets.fill_curves(curves, self._folder())
         outputs[RefineOutputs.fscs.name] = curves
         self._defineOutputs(**outputs)
+        owner = Pointer(self, extended=RefineOutputs.tiltSeries.name)
+        shown = self._createSet(SetOfLandmarkModels, "landmarks%s.sqlite", "")
+        diameter = coordinates.getBoxSize() * coordinates.getSamplingRate()
+        fill_landmarks(shown, self._getExtraPath("landmarks"), series, owner, conversion, result, diameter)
+        self._defineOutputs(**{RefineOutputs.landmarks.name: shown})
         if to_sets.defocus_moved(conversion, result):
             ctfs = self._createSet(SetOfCTFTomoSeries, "ctfs%s.sqlite", "")
-            owner = Pointer(self, extended=RefineOutputs.tiltSeries.name)
             to_sets.fill_ctfs(ctfs, self.inputCTFs.get(), owner, conversion, result)
             self._defineOutputs(**{RefineOutputs.ctfs.name: ctfs})
             self._defineTransformRelation(self.inputCTFs, ctfs)
@@ -271,6 +306,10 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         self._defineTransformRelation(self.inputTiltSeries, series)
         for target in (coordinates, outputs[RefineOutputs.average.name], curves):
             self._defineSourceRelation(self.inputParticles, target)
+        for target in (coordinates, shown):  # the host follows the last relation first
+            self._defineSourceRelation(series, target)
+        if self._halves() and not conversion.dataset.particles["half"].all():
+            notes.append("The particles have no half-sets: both started from the reference, not from its half maps")
         self._say(conversion.notes + notes)
 
     def _grid(self) -> Dict[str, Any]:
@@ -302,6 +341,9 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             return ["Mask: choose one, or another kind of mask."]
         if size is None:
             return [f"The reference {reference.getFileName()} does not exist."]
+        missing = [name for name in self._halves() if not os.path.exists(name)]
+        if missing:
+            return [f"The reference's half map {missing[0]} does not exist: do not start from half maps, or take another one."]
         if len(set(size)) != 1:
             return [f"The reference is {size[0]} x {size[1]} x {size[2]} voxels: it must be a cube."]
         if not self.mapBox.get() and size[0] % 2:
@@ -311,7 +353,12 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         return self._validateGrid(self.mapBox.get() or size[0], self.mapPixel.get() or reference.getSamplingRate())
 
     def _warnings(self) -> List[str]:
-        warnings = []
+        warnings: List[str] = super()._warnings()
+        particles, reference = self.inputParticles.get(), self.inputReference.get()
+        if particles is not None and reference is not None:
+            warnings += checks.reference_warnings(particles, reference)
+            pixel = self.mapPixel.get() or reference.getSamplingRate()
+            warnings += checks.resolution_warnings(self._values()["resolution"], pixel)
         if self.priorThirdAngle.get() > 0:
             warnings.append("An X-tilt is refined, which Scipion's tilt series cannot hold: the average has it, sets do not.")
         rare = (self.priorDeformation, self.priorParticleDefocus, self.priorRegionalDefocus, self.priorMagnification)

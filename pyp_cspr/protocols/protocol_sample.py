@@ -24,6 +24,7 @@ from ..engine.sample.settings import SampleSettings
 from ..engine.sample.tomogram import back_project
 from .adapters import new_sets
 from .base import ProtPypCsprBase
+from .jobs import remove
 
 LARGEST_TOMOGRAM = 160  # voxels across
 
@@ -94,8 +95,10 @@ class ProtPypCsprSample(ProtPypCsprBase):
         options: List[Any] = []
         for name, value in settings.items():
             options += [f"--{name.replace('_', '-')}", value]
+        result = os.path.join(self._folder(), "settings.json")
+        remove(result)  # of an earlier run: a job that fails must not look as if it had not
         self.runEngine("sample", self._folder(), *options, "--threads", self.numberOfThreads.get(), "--overwrite")
-        self.readResult(os.path.join(self._folder(), "settings.json"))
+        self.readResult(result)
 
     def _binning(self, dataset: Any) -> int:
         return max(1, int(np.ceil(dataset.series["specimen_size"].max() / LARGEST_TOMOGRAM)))

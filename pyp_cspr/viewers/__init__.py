@@ -1,1 +1,9 @@
-"""Scipion viewers."""
+"""Scipion viewers: a window for each protocol, whose rows open figures of the run as it stands."""
+
+from .viewer_data import PypCsprFilterViewer, PypCsprSampleViewer
+from .viewer_postprocess import PypCsprPostProcessViewer
+from .viewer_reconstruct import PypCsprReconstructViewer
+from .viewer_refine import PypCsprRefineViewer
+
+__all__ = ["PypCsprFilterViewer", "PypCsprPostProcessViewer", "PypCsprReconstructViewer", "PypCsprRefineViewer",
+           "PypCsprSampleViewer"]

@@ -10,18 +10,21 @@ import importlib
 import json
 import os
 import sys
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 from .. import __version__
 from ..errors import CsprError
 
-COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter")
+COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter",
+            "postprocess", "convert")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 failed, 2 wrong input."""
     parser = argparse.ArgumentParser(prog="cspr", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"cspr {__version__}")
+    parser.add_argument("--end-with", type=int, default=0, metavar="PID",
+                        help="end when this process, which started the command, ends: for programs")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     words = sys.argv[1:] if argv is None else argv
     # Only the command that is asked for is imported, so that it starts at once.
@@ -35,17 +38,26 @@ def main(argv: Optional[List[str]] = None) -> int:
         module.add_args(sub)
         sub.set_defaults(run=module.main)
     args = parser.parse_args(words)
+    if args.end_with and os.getppid() == args.end_with:
+        from ..pipeline.local import leave_with_parent
+
+        leave_with_parent(args.end_with)
+    return guarded(f"cspr {args.command}", lambda: int(args.run(args)))
+
+
+def guarded(name: str, run: Callable[[], int]) -> int:
+    """The exit code of ``run``, whose errors are said in one line: 1 failed, 2 wrong input, 130 stopped."""
     try:
-        return int(args.run(args))
+        return run()
     except CsprError as error:
-        print(f"cspr {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has gone; what is left to print has no reader.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(f"cspr {args.command}: stopped; start it again to go on", file=sys.stderr)
+        print(f"{name}: stopped; start it again to go on", file=sys.stderr)
         return 130
 
 

@@ -66,7 +66,8 @@ def _check_map(name: str, volume: NDArray) -> None:
         raise InputError(f"{name}: holds values that are not numbers; make the map again")
 
 
-def _read_mask(name: str, box: int) -> NDArray[np.float32]:
+def read_mask(name: str, box: int) -> NDArray[np.float32]:
+    """A mask of ``box`` voxels from a file; InputError where it is not one."""
     values, _ = read_map(name)
     _check_map(name, values)
     if len(values) != box:
@@ -105,7 +106,7 @@ def _finite(value: float) -> Union[float, None]:
 
 def main(args: argparse.Namespace) -> int:
     a, b, pixel = read_pair(args.a, args.b, args.pixel)
-    mask: Union[str, NDArray] = args.mask if args.mask in ("auto", "b", "none") else _read_mask(args.mask, len(a))
+    mask: Union[str, NDArray] = args.mask if args.mask in ("auto", "b", "none") else read_mask(args.mask, len(a))
     if args.threads < 1 or args.seed < 0:
         raise InputError("--threads must be at least 1 and --seed at least 0")
     if args.mirror:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import contextmanager
-from typing import Callable, Iterator
+from dataclasses import fields
+from typing import Any, Callable, Dict, Iterator
 
+from ..errors import InputError
 from ..model.settings import ReconstructSettings
+from ..pipeline.executors import EXECUTORS, Executor, Resources, SlurmSettings, make_executor
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,32 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("machine")
     group.add_argument("--processes", type=int, default=0, metavar="N", help="chunks at a time; 0: choose (%(default)s)")
     add_threads(group)
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Who runs the chunks, after ``add_machine``."""
+    group = parser.add_argument_group("who runs the chunks")
+    group.add_argument("--executor", choices=EXECUTORS, default="local",
+                       help="processes of this machine; job arrays of a SLURM cluster; the processes of mpirun (%(default)s)")
+    group.add_argument("--slurm", action="append", default=[], metavar="NAME=VALUE",
+                       help="what a job asks for: " + ", ".join(
+                           f"{f.name}={f.default}" if f.default != "" else f"{f.name}=" for f in fields(SlurmSettings)))
+
+
+def executor_of(args: argparse.Namespace) -> Executor:
+    """The executor that the options ask for, to be used in a ``with`` statement."""
+    kinds: Dict[str, Any] = {f.name: type(f.default) for f in fields(SlurmSettings)}
+    values: Dict[str, Any] = {}
+    for text in args.slurm:
+        name, _, value = text.partition("=")
+        if name not in kinds:
+            raise InputError(f"--slurm {text}: unknown setting {name!r}; known: {', '.join(sorted(kinds))}")
+        try:
+            values[name] = kinds[name](value)
+        except ValueError:
+            raise InputError(f"--slurm {text}: {value!r} is not {kinds[name].__name__}") from None
+    slurm = SlurmSettings.from_dict(values, "--slurm")
+    return make_executor(args.executor, Resources(args.processes, args.threads, args.memory, slurm))
 
 
 def add_threads(group: argparse._ActionsContainer) -> None:

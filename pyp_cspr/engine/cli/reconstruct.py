@@ -9,14 +9,14 @@ import argparse
 
 from ..pipeline.plan import plan_run
 from ..pipeline.reconstruct import reconstruct
-from ..pipeline.resources import check_machine
 from . import print_json
-from .options import add_json, add_machine, add_plan, progress_bar, settings_of
+from .options import add_executor, add_json, add_machine, add_plan, executor_of, progress_bar, settings_of
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     add_plan(parser)
     add_machine(parser)
+    add_executor(parser)
     parser.add_argument("--keep-sums", action="store_true", help="keep the partial sums of the chunks after merging")
     parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     add_json(parser)
@@ -24,11 +24,11 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     settings = settings_of(args)
-    check_machine(args.processes, args.threads, args.memory)
-    store = plan_run(args.data, args.out, settings, args.tasks_per_chunk, args.overwrite)
-    with progress_bar(store.plan()["n_projections"], "reconstruct", " projections") as progress:
-        summary = reconstruct(args.data, args.out, settings, args.tasks_per_chunk, args.processes, args.threads, args.memory,
-                              False, args.keep_sums, args.report, progress)
+    with executor_of(args) as executor:
+        store = plan_run(args.data, args.out, settings, args.tasks_per_chunk, args.overwrite)
+        with progress_bar(store.plan()["n_projections"], "reconstruct", " projections") as progress:
+            summary = reconstruct(args.data, args.out, settings, args.tasks_per_chunk, keep_sums=args.keep_sums,
+                                  report=args.report, progress=progress, executor=executor)
     if args.json:
         print_json(summary)
         return 0

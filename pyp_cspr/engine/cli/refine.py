@@ -15,17 +15,19 @@ from typing import Any, Callable, Dict, Iterator
 from ..io.config import read_toml
 from ..model.settings import RefineSettings
 from ..pipeline.iterate import refine
-from ..pipeline.resources import check_machine
 from . import print_json
-from .options import add_data, add_json, add_machine, progress_bar
+from .options import add_data, add_executor, add_json, add_machine, executor_of, progress_bar
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument("--reference", required=True, metavar="MAP", help="starting map, of the particles' box and pixel")
+    parser.add_argument("--halves", nargs=2, default=(), metavar=("HALF1", "HALF2"),
+                        help="half maps of the reference: each half-set starts from its own; the particles must have half-sets")
     parser.add_argument("--out", required=True, metavar="RUN",
                         help="run folder; made if missing, resumed if it holds the same run")
-    parser.add_argument("--mask", default="auto", metavar="auto|none|FILE", help="mask of the references (%(default)s)")
+    parser.add_argument("--mask", default="auto", metavar="auto|none|sphere:A|FILE",
+                        help="mask of the references; sphere:A is a ball of A angstrom radius (%(default)s)")
     parser.add_argument("--iterations", type=int, default=4, metavar="N", help="at most; 0: only reconstruct (%(default)s)")
     parser.add_argument("--settings", metavar="TOML", help="settings by name; a list has a value for each iteration")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, above those of the file")
@@ -43,6 +45,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace another run in RUN")
     group.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
     add_machine(parser)
+    add_executor(parser)
     add_json(parser)
     parser.epilog = "settings: " + ", ".join(field.name for field in fields(RefineSettings))
 
@@ -83,9 +86,10 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def main(args: argparse.Namespace) -> int:
     values = values_of(args)
-    check_machine(args.processes, args.threads, args.memory)
-    summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
-                     args.processes, args.threads, args.memory, args.overwrite, args.report, _bar, args.chunks_elsewhere)
+    with executor_of(args) as executor:
+        summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
+                         overwrite=args.overwrite, report=args.report, bar=_bar, chunks_elsewhere=args.chunks_elsewhere,
+                         executor=executor, halves=args.halves)
     if args.json:
         print_json(summary)
         return 0

@@ -27,6 +27,12 @@ class Band:
     def __len__(self) -> int:
         return len(self.kx)
 
+    def up_to(self, count: int) -> Band:
+        """The first ``count`` coefficients, which are those of a lower resolution."""
+        kx, ky = self.kx[:count], self.ky[:count]
+        radius = float(np.hypot(kx, ky.astype(float)).max(initial=1.0))
+        return Band(self.box, radius, kx, ky, self.shell[:count], self.offset[:count], self.sign[:count])
+
     def prefix(self, radius: float) -> int:
         """How many coefficients lie in shells up to round(``radius``)."""
         return int(np.searchsorted(self.shell, round(radius), side="right"))

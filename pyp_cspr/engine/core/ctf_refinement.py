@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._jit import run_ranges
 from .band import Band
-from .projection import Reference
-from .refinement import AMPLITUDE, LocalEquations, check_scales
+from .projection import Reference, check_scales
+from .refinement import AMPLITUDE, LocalEquations
 
 # Rotation about the microscope's x, y, z (radians), shift in x, y (angstrom), log of the amplitude, mean defocus m and the
 # components of astigmatism a1, a2 (angstrom), phase shift (radians), log of the magnification about the particle's centre. The

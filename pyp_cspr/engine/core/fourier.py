@@ -55,6 +55,16 @@ def crops_to_coefficients(
     return result
 
 
+def coefficients_to_images(coefficients: NDArray, band: Band) -> NDArray[np.float32]:
+    """Images ``(B, box, box)`` of coefficients ``(B, len(band))``: the inverse of ``crops_to_coefficients`` within the band."""
+    values = np.asarray(coefficients) * band.sign
+    values[:, band.kx == 0] *= 2.0  # their mates lie in the same column, which is zero there
+    half = np.zeros((len(values), band.box * (band.box // 2 + 1)), np.complex64)
+    half[:, band.offset] = values
+    half = half.reshape(len(values), band.box, band.box // 2 + 1)
+    return np.asarray(scipy.fft.irfft2(half, s=(band.box, band.box)), dtype=np.float32)
+
+
 def padded_box(box: int, padding: float) -> int:
     """The even number of pixels nearest to ``box * padding``."""
     return 2 * int(round(box * padding / 2.0))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._jit import run_ranges
 from .band import Band
-from .projection import Reference
+from .projection import Reference, check_scales
 
 PARAMETERS = 5  # rotation about the microscope's x, y, z (radians), shift in x, y (angstrom)
 AMPLITUDE = 5  # log of the amplitude: a sixth parameter where it is asked for
@@ -87,17 +87,6 @@ def local_equations(
     out[:, :6] *= factor
     out[:, 6:] *= factor**2
     return _with_amplitude(_unpack(out, 2 * np.pi / field), out)
-
-
-def check_scales(scale: ArrayLike, number: int, reach: float, radius: float) -> NDArray[np.float64]:
-    """``scale`` ready to multiply ``number`` matrices. Raises ValueError where it brings ``reach`` beyond ``radius``."""
-    scales = np.asarray(scale, dtype=np.float64)
-    if scales.shape not in ((), (number,)):
-        raise ValueError(f"scale {scales.shape}: want one number, or one for each of {number} projections")
-    largest = reach * float(scales.max(initial=0.0))
-    if largest > radius * (1 + 1e-6):
-        raise ValueError(f"samples reach {largest:g} Fourier pixels, the reference {radius:g}")
-    return scales if scales.ndim == 0 else scales[:, None, None]
 
 
 def flat_cubes(references: Sequence[Reference]) -> Tuple[NDArray[np.float32], ...]:

@@ -39,15 +39,15 @@ def fill_ctf(out, kx, ky, form, constant, quartic, start, stop):
 
 
 @jit
-def weigh(data, weight, kx, ky, form, constant, quartic, residual, to_data, to_weight, premultiplied, start, stop):
+def weigh(data, weight, kx, ky, form, constant, quartic, residual, table, to_data, to_weight, premultiplied, start, stop):
     """In place: data X -> D = to_data C X exp(2 pi i k.residual), weight -> W = to_weight C^2.
 
-    ``data`` is complex64 seen as float32 (B, 2 n). ``to_data`` and ``to_weight`` are (1, n) or (B, n); ``residual`` (B, 2) has
-    the unit of 1 / kx. With ``premultiplied`` the data hold C X already.
+    ``data`` is complex64 seen as float32 (B, 2 n). ``to_data`` and ``to_weight`` are (T, n), of which image b has row table[b];
+    ``residual`` (B, 2) has the unit of 1 / kx. With ``premultiplied`` the data hold C X already.
     """
     one = np.float32(1.0)
     for b in range(start, stop):
-        row = b if to_data.shape[0] > 1 else 0
+        row = table[b]
         axx, axy, ayy, offset = form[b, 0], 2.0 * form[b, 1], form[b, 2], constant[b]
         rx, ry = residual[b, 0], residual[b, 1]
         for j in range(kx.size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Tuple, Union
 
@@ -170,7 +171,7 @@ class _SeriesReader:
         count = len(tilts)
         if "rlnMicrographName" not in tilts:
             stack = self.table.texts("rlnTomoTiltSeriesName")[row] if "rlnTomoTiltSeriesName" in self.table else ""
-            stack = resolve(stack[: -len(":mrc")] if stack.endswith(":mrc") else stack, self.where) if stack else ""
+            stack = resolve(re.sub(r":mrcs?$", "", stack), self.where) if stack else ""
             return stack, [""] * count, np.arange(count)
         names, slices = [], []
         for text in tilts.texts("rlnMicrographName"):
@@ -179,7 +180,7 @@ class _SeriesReader:
                 number, file = "1", text
             if not number.isdigit() or int(number) < 1:
                 raise InputError(f"{tilts.where}: rlnMicrographName {text!r}: want a file or NUMBER@STACK, counted from 1")
-            names.append(file[: -len(":mrc")] if file.endswith(":mrc") else file)
+            names.append(re.sub(r":mrcs?$", "", file))
             slices.append(int(number) - 1)
         found = {name: self._image_file(name, tilts.where) for name in dict.fromkeys(names)}
         if len(found) == 1:

@@ -1,4 +1,4 @@
-"""Writing a data set as a RELION 5 project. See ``relion.py``."""
+"""Writing a data set as a RELION project, form 5 or 4. See ``relion.py``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.geometry import matrix_to_euler, matrix_to_tilt
+from ..errors import InputError
 from ..model.tables import Dataset
 from .relion_labels import ANGLES, CENTRED, CORNER, EXTRACTED, ORIGINS, PROJECTION, SIZES
 from .relion_tomograms import half_pixel
@@ -17,27 +18,44 @@ from .star import StarBlock, write_star
 PathLike = Union[str, "os.PathLike[str]"]
 
 
-def write_dataset(dataset: Dataset, folder: PathLike) -> str:
+# What RELION 4 does not know: it has only the matrices.
+ONLY_IN_5 = ("rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst", "rlnTomoTiltMovieIndex",
+             "rlnTomoNominalStageTiltAngle", "rlnTomoImportFractionalDose", "rlnMicrographName")
+
+
+def write_dataset(dataset: Dataset, folder: PathLike, form: int = 5) -> str:
     """Write ``optimisation_set.star``, ``particles.star``, ``tomograms.star`` and ``tilt_series/NAME.star`` in RELION's 5
     form, and return the path of the first. ``read_dataset`` of the folder gives the same data set.
 
     Image paths inside ``folder`` are written relative to it, others absolute. The optimisation set comes last, so a folder
     that has it is whole. Raises InputError where the folder cannot be written.
+
+    With ``form`` 4 the tilts are blocks of ``tomograms.star``, as RELION 4 has them. It knows neither deformations nor
+    extracted 2D stacks: InputError says so. Nor does it know the doses of single tilts, so their mean is written.
     """
+    if form not in (4, 5):
+        raise ValueError(f"form {form}, want 4 or 5")
     root = os.path.abspath(os.fspath(folder))
-    stems = _stems([str(name) for name in dataset.series["name"]])
-    for row, stem in enumerate(stems):
-        block = _tilt_block(dataset, row, root)
-        write_star(os.path.join(root, "tilt_series", f"{stem}.star"), {str(dataset.series["name"][row]): block})
-    write_star(os.path.join(root, "tomograms.star"), {"global": _global_block(dataset, stems)})
+    stems = file_stems([str(name) for name in dataset.series["name"]])
+    if form == 4:
+        write_star(os.path.join(root, "tomograms.star"), _tomograms_of_4(dataset, root))
+    else:
+        for row, stem in enumerate(stems):
+            block = _tilt_block(dataset, row, root)
+            write_star(os.path.join(root, "tilt_series", f"{stem}.star"), {str(dataset.series["name"][row]): block})
+        write_star(os.path.join(root, "tomograms.star"), {"global": _global_block(dataset, stems)})
     groups, optics = _optics_block(dataset)
+    particles = _particle_block(dataset, groups, root)
+    if form == 4:
+        for label in CENTRED:
+            del particles.columns[label]
     stacks = any(dataset.is_stacks(row) for row in range(len(dataset.series)))
     write_star(
         os.path.join(root, "particles.star"),
         {
             "general": StarBlock(columns={"rlnTomoSubTomosAre2DStacks": [str(int(stacks))]}, loop=False),
             "optics": optics,
-            "particles": _particle_block(dataset, groups, root),
+            "particles": particles,
         },
     )
     star = os.path.join(root, "optimisation_set.star")
@@ -46,7 +64,7 @@ def write_dataset(dataset: Dataset, folder: PathLike) -> str:
     return star
 
 
-def _stems(names: Sequence[str]) -> List[str]:
+def file_stems(names: Sequence[str]) -> List[str]:
     """File names for series: the names themselves, made safe and unique."""
     stems: List[str] = []
     for name in names:
@@ -93,6 +111,34 @@ def _global_block(dataset: Dataset, stems: Sequence[str]) -> StarBlock:
     columns["csprImageSizeY"] = _whole(series["image_size"][:, 1])
     columns["csprContrast"] = _numbers(series["contrast"])
     return StarBlock(columns=columns)
+
+
+def _tomograms_of_4(dataset: Dataset, root: str) -> Dict[str, StarBlock]:
+    """The blocks of RELION 4's tomograms star: the table of series, and one of tilts for each. Raises InputError."""
+    series, exposures = dataset.series, dataset.exposures
+    table = _global_block(dataset, [""] * len(series))
+    del table.columns["rlnTomoTiltSeriesStarFile"]
+    blocks = {"global": table}
+    stacks, doses = [], []
+    for row, name in enumerate(str(name) for name in series["name"]):
+        rows = dataset.exposures_of(row)
+        if not series["specimen_size"][row].all():
+            raise InputError(f"{dataset.source}: series {name}: RELION 4 needs the tomogram's size; write RELION 5's form")
+        if series["deformation_grid"][row] >= 2 or dataset.is_stacks(row):
+            raise InputError(f"{dataset.source}: series {name}: RELION 4 knows neither deformations nor 2D stacks; write "
+                             "RELION 5's form")
+        if (exposures["file"][rows] != "").any() or (exposures["slice"][rows] != np.arange(len(rows))).any():
+            raise InputError(f"{dataset.source}: series {name}: RELION 4 wants one stack with the tilts in the star's order; "
+                             "write RELION 5's form, or make such a stack")
+        block = _tilt_block(dataset, row, root)
+        for label in ONLY_IN_5:
+            block.columns.pop(label, None)
+        blocks[name] = block
+        stacks.append(_relative(str(series["images"][row]), root) or "none")
+        doses.append(float(exposures["dose"][rows].mean()))
+    table.columns["rlnTomoTiltSeriesName"] = stacks
+    table.columns["rlnTomoImportFractionalDose"] = _numbers(doses)
+    return blocks
 
 
 def _tilt_block(dataset: Dataset, row: int, root: str) -> StarBlock:

@@ -57,6 +57,22 @@ class ReconstructSettings(Settings):
     dose_weighting: bool = True  # Grant and Grigorieff 2015 with the doses of the exposures
     mask_diameter: float = 0.0  # angstrom; soft circle on the crops before the transform; 0: none
     seed: int = 1
+    map_resolution: float = 0.0  # angstrom, finest detail of the map (reconstruct_rrec); 0: all that its pixels hold
+    # Which projections make the map. Exposures count from 0 in the order of acquisition; -1: to the last.
+    map_first: int = 0  # exposure (reconstruct_firstframe)
+    map_last: int = -1  # exposure (reconstruct_lastframe)
+    map_tilt_min: float = -90.0  # deg, tilt angle of the exposure (reconstruct_mintilt)
+    map_tilt_max: float = 90.0  # deg (reconstruct_maxtilt)
+    map_defocus_min: float = 0.0  # angstrom, mean defocus of the projection (reconstruct_mindef)
+    map_defocus_max: float = 1e5  # angstrom (reconstruct_maxdef)
+    map_theta_min: float = 0.0  # deg, between beam and the reference's z axis (reconstruct_minazh)
+    map_theta_max: float = 180.0  # deg (reconstruct_maxazh)
+    map_weight_min: float = 0.0  # weight of the particle (reconstruct_min_occ / 100)
+    # By the scores of the iteration before; particles without one are kept. Up to 1: fractions of the range of all scores.
+    map_score_min: float = 0.0  # (reconstruct_minscore)
+    map_score_max: float = 1.0  # (reconstruct_maxscore)
+    map_particles: float = 1.0  # the best: 0 automatic, below 1 a fraction, 1 all, above 1 how many (reconstruct_cutoff)
+    score_b_factor: float = 0.0  # A^2: particles weigh by exp(score_b_factor / 4 (score - mean) k^2); 0: all the same
 
     def check(self, where: str = "settings") -> None:
         if self.box and (self.box < 16 or self.box % 2):
@@ -65,10 +81,27 @@ class ReconstructSettings(Settings):
             raise InputError(f"{where}: pixel {self.pixel:g} A; it must be above 0")
         if not 1.0 <= self.padding <= 4.0:
             raise InputError(f"{where}: padding {self.padding:g}; it must be from 1 to 4")
+        self._check_selection(where)
         try:
             group_matrices(self.symmetry)
         except ValueError as error:
             raise InputError(f"{where}: symmetry {self.symmetry!r}: {error}") from None
+
+    def _check_selection(self, where: str) -> None:
+        for name in ("map_resolution", "map_score_min", "map_score_max", "map_particles", "map_weight_min", "score_b_factor"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{where}: {name} {getattr(self, name):g}; it must be 0 or above")
+        for name in ("map_tilt", "map_defocus", "map_theta"):
+            low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if low > high:
+                raise InputError(f"{where}: {name}_min {low:g} is above {name}_max {high:g}; nothing would be left")
+        _check_exposures(self.map_first, self.map_last, "map", where)
+
+
+def _check_exposures(first: int, last: int, name: str, where: str) -> None:
+    if first < 0 or last < -1 or (last >= 0 and first > last):
+        raise InputError(f"{where}: {name}_first {first} and {name}_last {last}; the first must be 0 or above, the last "
+                         "-1 (all) or not before the first")
 
 
 @dataclass(frozen=True)
@@ -107,6 +140,15 @@ class RefineSettings(ReconstructSettings):
     search_cone: float = 0.0  # deg: rotations searched in this cone about the start; 180: all; 0: no search
     search_step: float = 0.0  # deg; 0: from the search's resolution
     search_resolution: float = 25.0  # angstrom
+    particle_radius: float = 0.0  # angstrom, for the search's step; 0: a quarter of the box (particle_rad)
+    low_resolution: float = 0.0  # angstrom, coarsest detail used (refine_rlref); 0: no limit
+    # Exposures, in the order of acquisition from 0, by which particles are refined. The others are fitted to the particles
+    # after that. (csp_UseImagesForRefinementMin, Max)
+    refinement_first: int = 0
+    refinement_last: int = -1  # -1: all
+    refinement_projections: int = 0  # particles with fewer usable projections stay (csp_RefineProjectionCutoff)
+    score_fraction: float = 4.0  # of exposure_weighting "score" (reconstruct_dose_weighting_fraction)
+    score_transition: float = 0.75  # likewise (reconstruct_dose_weighting_transition)
 
     def check(self, where: str = "settings") -> None:
         super().check(where)
@@ -116,7 +158,10 @@ class RefineSettings(ReconstructSettings):
         if self.resolution < 0 or self.start_resolution <= 0:
             raise InputError(f"{where}: resolution {self.resolution:g} and start_resolution {self.start_resolution:g} A; "
                              "they must be above 0 (resolution 0: automatic)")
-
+        for name in ("particle_radius", "low_resolution", "refinement_projections", "score_fraction", "score_transition"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{where}: {name} {getattr(self, name):g}; it must be 0 or above")
+        _check_exposures(self.refinement_first, self.refinement_last, "refinement", where)
         if self.exposure_weighting not in ("measured", "score", "dose"):
             raise InputError(f"{where}: exposure_weighting {self.exposure_weighting!r}; it must be measured, score or dose")
         for name in ("deformation_grid", "defocus_grid"):

@@ -50,6 +50,8 @@ class ChunkTask:
     refine: bool = False  # settings are RefineSettings, and the series are refined before they are inserted
     resolution: float = 0.0  # angstrom: the finest detail that refinement uses
     references: Tuple[str, ...] = ()  # hashes of reference1.mrc (and reference2.mrc) beside the run's plan
+    reference_fsc: Tuple[float, ...] = ()  # signal over power of references made of these data, by shell of the map
+    scores: Dict[str, float] = field(default_factory=dict)  # of the whole data set before the task: least, most, mean
     version: int = TASK_VERSION
 
     @property
@@ -58,7 +60,8 @@ class ChunkTask:
 
     def to_dict(self) -> Dict[str, Any]:
         values = asdict(self)
-        values["series"], values["references"] = list(self.series), list(self.references)
+        for name in ("series", "references", "reference_fsc"):
+            values[name] = list(values[name])
         return values
 
     @classmethod
@@ -68,8 +71,8 @@ class ChunkTask:
         if version != TASK_VERSION:
             raise CsprError(f"{where}: task version {version}, this program reads {TASK_VERSION}; plan the run again")
         try:
-            values = dict(values, grid=MapGrid(**values["grid"]), series=tuple(values["series"]),
-                          references=tuple(values.get("references", ())))
+            values = dict(values, grid=MapGrid(**values["grid"]))
+            values.update((name, tuple(values.get(name, ()))) for name in ("series", "references", "reference_fsc"))
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise CsprError(f"{where}: not a task file ({error}); plan the run again") from None

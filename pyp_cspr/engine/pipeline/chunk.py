@@ -20,6 +20,7 @@ from ..model.task import ChunkJournal, ChunkTask, MapGrid
 from .extract import CropGrid, ExposureView, source_pixel, stage
 from .refine_series import ExposureWeights, ScoreWeights, SeriesOutcome, magnified, refine_one, refinement_grid
 from .resources import peak_memory
+from .selection import MapChoice, choose_for_map, projections_of_map
 from .store import RunStore, hash_array, hash_rows, read_json, read_rows
 
 Progress = Callable[[int], None]
@@ -51,14 +52,16 @@ def run_chunk(
     journal = ChunkJournal()
     outcomes: List[SeriesOutcome] = []
     set_threads(threads)
+    choice = choose_for_map(dataset, settings, task.scores)  # by the scores from before
     for series in range(len(dataset.series)):
         weights = None
         if isinstance(settings, RefineSettings):
-            outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory)
+            outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory,
+                                 task.reference_fsc)
             outcomes.append(outcome)
             weights = chosen_weights(dataset, series, settings, outcome)
         images = open_images(dataset, series)
-        _insert_series(dataset, series, images, settings, grid, sums, journal, threads, memory, progress, weights)
+        _insert_series(dataset, series, images, settings, choice, grid, sums, journal, threads, memory, progress, weights)
         journal.bytes_read += images.bytes_read
     journal.peak_memory_bytes = peak_memory()
     return (sums[0], sums[1]), journal, outcomes
@@ -104,6 +107,7 @@ def _insert_series(
     series: int,
     images: SeriesImages,
     settings: ReconstructSettings,
+    choice: MapChoice,
     grid: MapGrid,
     sums: Tuple[Accumulator, ...],
     journal: ChunkJournal,
@@ -112,11 +116,11 @@ def _insert_series(
     progress: Progress,
     weights: Optional[Union[ExposureWeights, ScoreWeights]] = None,
 ) -> None:
-    """Insert every used projection of a series, exposure by exposure, so that each image is read once."""
+    """Insert every projection of a series that makes the map, exposure by exposure, so that each image is read once."""
     crop_grid = CropGrid(source_pixel(dataset, series), grid)
     batch = crop_grid.batch(memory, threads)
     particles = dataset.particles_of(series)
-    used = dataset.used(series)
+    used = projections_of_map(dataset, series, settings, choice)
     (u, _), changes = dataset.project(series), dataset.defocus_changes(series)
     for column, exposure in enumerate(dataset.exposures_of(series)):
         rows = np.flatnonzero(used[:, column])
@@ -127,14 +131,14 @@ def _insert_series(
             view.amplitude, view.power = weights.of(column, view.prior, crop_grid)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            _insert_batch(view, particles[part], u[part, column], changes[part, column], sums)
+            _insert_batch(view, particles[part], u[part, column], changes[part, column], sums, choice)
             progress(len(part))
 
 
 def _insert_batch(
-    view: ExposureView, particles: NDArray, u: NDArray, changes: NDArray, sums: Tuple[Accumulator, ...]
+    view: ExposureView, particles: NDArray, u: NDArray, changes: NDArray, sums: Tuple[Accumulator, ...], choice: MapChoice
 ) -> None:
-    """Each projection goes into the sum of its particle's half-set, times the particle's weight."""
+    """Each projection goes into the sum of its particle's half-set, times the particle's weight and that of its score."""
     data, weights, good = view.weighted(particles, u, changes)
     band = view.grid.band
     if band.radius * view.scale > sums[0].radius:  # a magnified image reaches farther than the sums
@@ -151,6 +155,9 @@ def _insert_batch(
             half_data, half_weights = data[chosen], weights[chosen]
             if (factor[chosen] != 1).any():
                 half_data, half_weights = half_data * factor[chosen, None], half_weights * factor[chosen, None]
+            if choice.exponents.any():
+                by_score = choice.weights(particles[chosen], band.shell / view.grid.field)
+                half_data, half_weights = half_data * by_score, half_weights * by_score
             accumulator.insert(half_data, half_weights, rotations[chosen], band, view.scale, view.threads)
             journal.n_projections += len(chosen)
     journal.n_outside += int((~good).sum())
@@ -164,7 +171,7 @@ def chosen_weights(
         return outcome.weights
     scores = dataset.exposures["score"][dataset.exposures_of(series)]
     if settings.exposure_weighting == "score" and np.isfinite(scores).any():
-        return ScoreWeights(scores)
+        return ScoreWeights(scores, settings.score_fraction, settings.score_transition)
     return None  # the first iteration has no scores yet
 
 

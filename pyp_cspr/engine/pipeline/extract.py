@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..core.band import Band, make_band
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.fourier import crops_to_coefficients
-from ..core.weighting import dose_amplitude, weigh
+from ..core.weighting import dose_amplitude, level_rise, weigh
 from ..io.images import SeriesImages
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
@@ -128,7 +128,7 @@ class ExposureView:
 
         ``u`` ``(B, 2)`` and ``changes`` of the defocus ``(B,)`` (``Dataset.defocus_changes``) in angstrom. Without a refinement
         the noise power is 1, to which images are normalised: a noise spectrum only helps together with the signal's amplitude
-        in it.
+        in it. Coefficients before the CTF's first extremum weigh less (``core.weighting.level_rise``).
         """
         coefficients, residual, inside = self.coefficients(particles, u)
         with stage(self.journal, "weigh"):
@@ -137,7 +137,14 @@ class ExposureView:
                 self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied,
                 self.threads,
             )
+            rise = self._rise()
+            coefficients[:, : len(rise)] *= rise
+            weight[:, : len(rise)] *= rise
         return coefficients, weight, inside
+
+    def _rise(self) -> NDArray[np.float32]:
+        defocus = float(self.dataset.exposures["defocus"][self.row, :2].mean())
+        return level_rise(self.grid.band, self.grid.field, defocus, self.phase, self.wavelength)
 
     def orientations(self, particles: NDArray) -> NDArray[np.float64]:
         """M = T_e R_p, ``(B, 3, 3)``."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,13 @@ from ..io.mrc import read_map
 from ..model.settings import RefineSettings, of_iteration
 from ..model.tables import Dataset
 from ..model.task import MapGrid, content_hash
+from ..reconstruct.postprocess import compare_halves
 from .check import check_cube
 from .chunk import Progress
-from .local import run_tasks
+from .executors import Executor, LocalExecutor, Resources
 from .merge import merge_run
 from .plan import check_tasks_per_chunk, map_grid, plan_dataset, read_planned
 from .reporting import read_tables, report_refinement
-from .resources import share_out
 from .store import RunStore, hash_array, read_json, read_rows, write_json
 
 PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "optimisation_set.star",
@@ -79,30 +79,39 @@ def refine(
     report: bool = True,
     bar: Optional[Bar] = None,
     chunks_elsewhere: bool = False,
+    executor: Optional[Executor] = None,
+    halves: Sequence[str] = (),
 ) -> Dict[str, Any]:
     """Refine poses and tilt geometry of a data set against a map; returns the summary. Called again, it resumes.
 
-    ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none" or a map. The other
-    arguments as in ``reconstruct``.
+    ``values`` are RefineSettings by name, or lists of them by iteration; ``mask`` is "auto", "none", "sphere:RADIUS" in
+    angstrom, or a map. The other arguments as in ``reconstruct``; ``executor`` says who runs the chunks, on this machine if
+    it is not given.
 
     With ``chunks_elsewhere`` chunks are left to others: where some of an iteration are not done, what is returned is
     ``{"iteration": i, "tasks": [their task files]}``. Called again when they are done, it merges them and plans the next
     iteration, until it returns the summary.
+
+    ``halves`` are the two half maps of the reference: then the first iteration as well refines each half-set against its own,
+    and half-sets that were kept apart before stay so. The particles must have the half-sets of these maps.
     """
     start = time.perf_counter()
     check_tasks_per_chunk(tasks_per_chunk)
     run = Refinement(out, dict(values or {}), iterations)
-    dataset = read_planned(data, out)
+    dataset = read_planned(data, out, bool(halves))
     grid = map_grid(dataset, run.settings(1))
     volume = read_reference(reference, grid)
+    half_volumes = [read_reference(half, grid) for half in halves]
     given_mask = read_mask(mask, grid) if mask not in ("auto", "none") else None
     plan = {
         "program": __version__, "data": os.path.abspath(data), "reference": os.path.abspath(reference), "mask": mask,
         "settings": run.values, "tasks_per_chunk": tasks_per_chunk, "reference_hash": hash_array(volume),
         "mask_hash": None if given_mask is None else hash_array(given_mask),
     }
+    if halves:
+        plan["halves"] = [hash_array(half) for half in half_volumes]
     _claim(run, plan, overwrite)
-    machine = (processes, threads, memory)
+    executor = executor or LocalExecutor(Resources(processes, threads, memory))
     bar = bar or _silent
     history: List[Dict[str, Any]] = []
     reason = ""
@@ -115,16 +124,19 @@ def refine(
             else:
                 previous = run.store(iteration - 1)
                 limit = resolution_limit(run.settings(iteration), run.summary(iteration - 1), grid)
-                maps = references(run, iteration, volume, given_mask, mask, grid)
+                if iteration == 1 and half_volumes and run.settings(1).half_references and not run.settings(1).same_reference:
+                    maps, share = masked_halves(half_volumes, _mask_of(volume, given_mask, mask, grid), grid)
+                else:
+                    maps, share = references(run, iteration, volume, given_mask, mask, grid)
                 rows = read_rows(previous.result_path)
                 if iteration > 1:
                     set_exposure_scores(rows, read_tables(previous, len(rows.series)))
                 plan_dataset(store, rows, grid, run.settings(iteration), data, tasks_per_chunk,
-                             resolution=limit, references=maps)
+                             resolution=limit, references=maps, reference_fsc=share.tolist())
             waiting = store.unfinished() if chunks_elsewhere else []
             if waiting:
                 return {"iteration": iteration, "tasks": [str(path) for path in waiting]}
-            _run(store, machine, bar, f"iteration {iteration}", report)
+            _run(store, executor, bar, f"iteration {iteration}", report)
         summary = _describe_change(run, iteration)
         history.append(summary)
         reason = converged(history) or ("all iterations done" if iteration == iterations else "")
@@ -148,7 +160,9 @@ def read_reference(path: str, grid: MapGrid) -> NDArray[np.float32]:
 
 
 def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
-    """A mask on the run's grid. Raises InputError where it is not one."""
+    """A mask on the run's grid: of a file, or a ball for "sphere:RADIUS". Raises InputError where it is not one."""
+    if path.startswith("sphere:"):
+        return _ball(path, grid)
     values, pixel = read_map(path)
     if values.shape != (grid.box,) * 3:
         raise InputError(f"{path}: {' x '.join(map(str, values.shape))} voxels, but the run's box is {grid.box}; make it again")
@@ -157,6 +171,20 @@ def read_mask(path: str, grid: MapGrid) -> NDArray[np.float32]:
     if values.min() < -1e-3 or values.max() > 1.001 or not values.max() > 0:
         raise InputError(f"{path}: values from {values.min():g} to {values.max():g}; a mask goes from 0 to 1")
     return values
+
+
+def _ball(text: str, grid: MapGrid, edge: float = 5.0) -> NDArray[np.float32]:
+    """1 within the radius, then a cosine of ``edge`` pixels to 0; all of it inside the box."""
+    try:
+        radius = float(text.partition(":")[2]) / grid.pixel
+    except ValueError:
+        radius = 0.0
+    if not radius > 0:
+        raise InputError(f"mask {text!r}: want sphere:RADIUS with a radius in angstrom above 0")
+    axis = np.arange(grid.box) - grid.box // 2
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    ramp = np.clip((distance - min(radius, grid.box / 2 - 1 - edge)) / edge, 0.0, 1.0)
+    return (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
 def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: MapGrid) -> float:
@@ -173,11 +201,12 @@ def resolution_limit(settings: RefineSettings, before: Dict[str, Any], grid: Map
 
 def references(
     run: Refinement, iteration: int, given: NDArray, given_mask: Optional[NDArray], mask: str, grid: MapGrid
-) -> List[NDArray[np.float32]]:
-    """What an iteration refines against: the given map first, then the previous half maps, masked and weighted by their FSC."""
+) -> Tuple[List[NDArray[np.float32]], NDArray[np.float64]]:
+    """What an iteration refines against: the given map first, then the previous half maps, masked and weighted by their FSC;
+    and by shell the signal's share of their power, which is not known of the given map (empty)."""
     if iteration == 1 or run.settings(iteration).same_reference:
         shape = _mask_of(given, given_mask, mask, grid)
-        return [np.ascontiguousarray(given * shape, dtype=np.float32)]
+        return [np.ascontiguousarray(given * shape, dtype=np.float32)], np.empty(0)
     store = run.store(iteration - 1)
     curve = np.genfromtxt(store.folder / "fsc.csv", delimiter=",", names=True)["corrected"]
     # A half map's signal is FSC of its power; this is its Wiener filter.
@@ -185,13 +214,25 @@ def references(
     weight[: min(3, len(weight))] = 1.0
     shape = np.ones((1, 1, 1), np.float32) if mask == "none" else read_map(store.folder / "mask.mrc")[0]
     shape = shape if given_mask is None else given_mask
-    names = ("half1", "half2") if run.settings(iteration).half_references else ("map",)
+    halves = run.settings(iteration).half_references
+    names = ("half1", "half2") if halves else ("map",)
     maps = []
     for name in names:
         volume, _ = read_map(store.folder / f"{name}.mrc")
         filtered = radial_filter(volume, weight) if name != "map" else volume
         maps.append(np.ascontiguousarray(filtered * shape, dtype=np.float32))
-    return maps
+    return maps, weight if halves else 2.0 * weight / (1.0 + weight)
+
+
+def masked_halves(
+    halves: Sequence[NDArray], shape: NDArray, grid: MapGrid
+) -> Tuple[List[NDArray[np.float32]], NDArray[np.float64]]:
+    """Half maps that somebody else made of these particles, as ``references`` has its own."""
+    values = np.broadcast_to(shape, halves[0].shape)
+    curve = compare_halves(halves[0], halves[1], grid.pixel, values).curves["corrected"]
+    weight = np.clip(curve, 0.0, 1.0)
+    weight[: min(3, len(weight))] = 1.0
+    return [np.ascontiguousarray(radial_filter(half, weight) * shape, dtype=np.float32) for half in halves], weight
 
 
 def _mask_of(volume: NDArray, given: Optional[NDArray], mask: str, grid: MapGrid) -> NDArray:
@@ -216,12 +257,10 @@ def _claim(run: Refinement, plan: Dict[str, Any], overwrite: bool) -> None:
     write_json(path, plan)
 
 
-def _run(store: RunStore, machine: Tuple[int, int, float], bar: Bar, label: str, report: bool) -> None:
-    paths = store.task_paths()
-    count, each, budget = share_out(*machine, chunks=len(paths))
+def _run(store: RunStore, executor: Executor, bar: Bar, label: str, report: bool) -> None:
     with bar(label, store.plan()["n_projections"]) as progress:
-        run_tasks(paths, count, each, budget, progress)
-    merge_run(store, count * each, report=report)
+        executor.run(store, progress)
+    merge_run(store, executor.merge_threads(store), report=report)
 
 
 class _Silent:
@@ -247,6 +286,12 @@ def _describe_change(run: Refinement, iteration: int) -> Dict[str, Any]:
     entry["limit"] = run.store(iteration).plan()["resolution"]
     entry.update(changes(before, after))
     return entry
+
+
+def read_history(folder: Path, last: int) -> List[Dict[str, Any]]:
+    """What summary.json tells of the iterations 0 to ``last``, of a run that may be going on; they must be finished."""
+    run = Refinement(str(folder), {}, 0)
+    return [_describe_change(run, iteration) for iteration in range(last + 1)]
 
 
 def set_exposure_scores(dataset: Dataset, tables: List[Dict[str, NDArray]]) -> None:

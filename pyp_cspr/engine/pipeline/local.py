@@ -95,7 +95,7 @@ def _died(path: Path) -> CsprError:
 
 def _serve(pipe: Connection, parent: int) -> None:
     """Run what comes through the pipe until it ends."""
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    leave_with_parent(parent)
 
     def progress(count: int) -> None:
         pipe.send(("progress", count))
@@ -115,8 +115,12 @@ def _serve(pipe: Connection, parent: int) -> None:
         pipe.send(answer)
 
 
-def _leave_with(parent: int) -> None:
-    """A killed parent cannot stop its workers, so they look for it."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def leave_with_parent(parent: int) -> None:
+    """End this process when its parent ends: one that is killed cannot stop its children, so they look for it."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()

@@ -17,6 +17,7 @@ from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
 from .extract import source_pixel
+from .selection import choose_for_map, projections_of_map, score_limits
 from .store import RunStore, hash_array, hash_rows, write_json, write_rows
 
 
@@ -36,7 +37,10 @@ def map_grid(dataset: Dataset, settings: ReconstructSettings) -> MapGrid:
         if not dataset.is_stacks(row) and box * pixel > size.min() * dataset.series["pixel"][row]:
             raise InputError(f"series {name}: box {box} x {pixel:g} A is larger than its images ({size[0]} x {size[1]} pixels)")
     padded = 2 * int(round(box * settings.padding / 2))
-    return MapGrid(int(box), float(pixel), padded, int(box) // 2 - 1)
+    radius = int(box) // 2 - 1
+    if settings.map_resolution:
+        radius = int(np.clip(box * pixel / settings.map_resolution, 4, radius))
+    return MapGrid(int(box), float(pixel), padded, radius)
 
 
 def chunk_dataset(dataset: Dataset, series: List[int]) -> Dataset:
@@ -62,10 +66,15 @@ def plan_run(
     return plan_dataset(RunStore(out), dataset, map_grid(dataset, settings), settings, data, tasks_per_chunk, overwrite)
 
 
-def read_planned(data: str, out: str) -> Dataset:
-    """The data set, checked, every particle in a half-set. Raises InputError where ``out`` is the data set itself."""
+def read_planned(data: str, out: str, need_halves: bool = False) -> Dataset:
+    """The data set, checked, every particle in a half-set. Raises InputError where ``out`` is the data set itself, or, with
+    ``need_halves``, where it does not say the half-set of every particle.
+    """
     dataset = read_dataset(data)
     dataset.validate()
+    if need_halves and not dataset.particles["half"].all():
+        raise InputError(f"{data}: has particles without a half-set (rlnRandomSubset), so half maps belong to none; leave out "
+                         "the half maps")
     dataset.assign_halves()
     folder = RunStore(out).folder
     if folder == _data_folder(data):
@@ -89,9 +98,10 @@ def plan_dataset(
     overwrite: bool = False,
     resolution: float = 0.0,
     references: Sequence[NDArray] = (),
+    reference_fsc: Sequence[float] = (),
 ) -> RunStore:
     """``plan_run`` of a data set at hand. With ``references`` (one map, or one for each half-set) the chunks refine first, with
-    detail to ``resolution`` (angstrom)."""
+    detail to ``resolution`` (angstrom). ``reference_fsc``: by shell, the signal's share of references made of these data."""
     check_tasks_per_chunk(tasks_per_chunk)
     store.create()
     store.clean()
@@ -99,7 +109,9 @@ def plan_dataset(
     groups = [with_particles[i : i + tasks_per_chunk] for i in range(0, len(with_particles), tasks_per_chunk)]
     parts = [chunk_dataset(dataset, group) for group in groups]
     hashes = tuple(hash_array(volume) for volume in references)
-    tasks = [_task(index, part, grid, settings, resolution, hashes) for index, part in enumerate(parts)]
+    share = tuple(float(value) for value in reference_fsc)
+    scores = score_limits(dataset, settings)
+    tasks = [_task(index, part, grid, settings, resolution, hashes, share, scores) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
     if store.plan_path.exists() and not overwrite:
         if store.plan()["hash"] != plan["hash"]:
@@ -118,11 +130,14 @@ def plan_dataset(
 
 
 def _task(
-    index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...]
+    index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...],
+    reference_fsc: Tuple[float, ...], scores: Dict[str, float],
 ) -> ChunkTask:
-    used = sum(int(part.used(row).sum()) for row in range(len(part.series)))
+    choice = choose_for_map(part, settings, scores)
+    used = sum(int(projections_of_map(part, row, settings, choice).sum()) for row in range(len(part.series)))
     names = tuple(str(name) for name in part.series["name"])
-    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references)
+    return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references,
+                     reference_fsc, scores)
 
 
 def _data_folder(data: str) -> Path:

@@ -23,8 +23,9 @@ from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import Spectra
 from ..refine.parameters import MODES, SeriesGeometry, tolerances
 from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
-from ..refine.solve import CtfChange, Evaluate, Solution, SolveOptions, solve_series
+from ..refine.solve import Evaluate, Solution, SolveOptions, solve_series
 from .extract import CropGrid
+from .selection import informing_dataset, solve_informed
 from .series_model import SeriesModel, geometry_of
 
 
@@ -59,13 +60,11 @@ def refine_series(
     for number, radius in enumerate(radii):
         if number and mended < 0 and (number == len(radii) - 1 or radius > model.field / MEND_RESOLUTION):
             mended = mend_exposures(model, start, geometry, options)
-        spectra = model.measure(geometry)
-        geometry.amplitude[:] = 0.0  # against what was just measured
         count = model.band.prefix(radius)
-
-        evaluate = _evaluator(model, count)
+        spectra = model.measure(geometry, count)
+        geometry.amplitude[:] = 0.0  # against what was just measured
         last = number == len(radii) - 1
-        solution = solve_series(start, geometry, model.projections.used, evaluate, last, options)
+        solution = solve_informed(model, start, geometry, count, last, options)
         geometry = solution.geometry
         evaluations += solution.report.evaluations
         reports.append({"radius": float(radius), "evaluations": solution.report.evaluations,
@@ -122,19 +121,18 @@ def _around(reach: float, mode: str, options: SolveOptions) -> NDArray[np.float6
     return np.arange(-reach, reach + 0.1, 0.5) if mode in options.free else np.zeros(1)
 
 
-def coarse_model(model: SeriesModel, resolution: float) -> SeriesModel:
+def coarse_model(model: SeriesModel, resolution: float, dataset: Optional[Dataset] = None) -> SeriesModel:
     """The same series only as far as ``resolution`` angstrom, with coefficients of its own, which are few."""
     grid = refinement_grid(model.grid, max(resolution, model.field / model.band.radius))
-    return SeriesModel(model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(), model.threads,
-                       memory=2**62)
+    return SeriesModel(dataset or model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(),
+                       model.threads, memory=2**62, reference_fsc=model.reference_fsc)
 
 
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
     def evaluate(
-        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None,
-        magnification: Optional[NDArray] = None, gain: Optional[NDArray] = None,
+        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, **optics: Any
     ) -> LocalEquations:
-        return model.equations(rotations, centres, count, rows, ctf, magnification, gain)
+        return model.equations(rotations, centres, count, rows, **optics)
 
     return evaluate
 
@@ -148,7 +146,7 @@ def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, 
     if not (settings.search_shift or settings.search_cone):
         return geometry
     resolution = max(settings.search_resolution, model.field / model.band.radius)
-    coarse = coarse_model(model, resolution)
+    coarse = coarse_model(model, resolution, informing_dataset(model.dataset, model.series, settings))
     if settings.search_cone:
         return _search_rotations(coarse, geometry, resolution, settings, options)
     coarse.measure(geometry)
@@ -174,7 +172,7 @@ def _search_rotations(
 ) -> SeriesGeometry:
     """The candidates of the search are polished one after the other, particles alone; the best of each particle stays."""
     model.measure_blindly(geometry)
-    radius = 0.25 * model.field * model.crop_grid.scale  # of the particle: half the box is its diameter
+    radius = settings.particle_radius or 0.25 * model.field * model.crop_grid.scale  # half the box is its diameter
     how = SearchSettings(radius, resolution, settings.search_cone, settings.search_shift, angle_step=settings.search_step,
                          symmetry=settings.symmetry)
     candidates = search_rotations(_search_data(model), geometry, how, settings.seed)
@@ -245,12 +243,14 @@ class ScoreWeights:
     """PYP's weights by the exposures' scores (``core.weighting.score_weight``), instead of the dose filter."""
 
     scores: NDArray[np.float64]  # (E,) 0..1, NaN: not used
+    fraction: float = 4.0
+    transition: float = 0.75
 
     def of(self, exposure: int, prior: NDArray, crop_grid: CropGrid) -> Tuple[NDArray, NDArray]:
         """(amplitude, noise power): the weight is 1 / power. The exponent counts frequencies in pixels of the images."""
         k = np.arange(len(prior)) / crop_grid.field * crop_grid.pixel
         score = self.scores[exposure]
-        weight = score_weight(k, float(score)) if np.isfinite(score) else np.zeros(len(k))
+        weight = score_weight(k, float(score), self.fraction, self.transition) if np.isfinite(score) else np.zeros(len(k))
         return np.ones(len(k)), 1.0 / np.maximum(weight, 1e-6)
 
 
@@ -281,8 +281,9 @@ def refine_one(
     journal: ChunkJournal,
     threads: int,
     memory: int = 2 * 1024**3,
+    reference_fsc: Sequence[float] = (),
 ) -> SeriesOutcome:
-    """Refine one series of ``dataset`` in place."""
+    """Refine one series of ``dataset`` in place. ``reference_fsc`` as in ``SeriesModel``."""
     fine = refinement_grid(grid, resolution)
     if magnified(settings.to_dict(), dataset):
         reach = int(references[0].radius / (1.0 + LARGEST_MAGNIFICATION))
@@ -292,7 +293,7 @@ def refine_one(
     if dataset.series["premultiplied"][series] and names:
         raise InputError(f"series {dataset.series['name'][series]}: its images are multiplied by their CTF, which is then "
                          f"fixed; set {names} to 0")
-    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory)
+    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc)
     start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0,
                         settings.defocus_grid if settings.prior_regional_defocus > 0 else 0)
     limit = fine.field / fine.radius

@@ -25,11 +25,15 @@ def peak_memory() -> int:
 
 
 def available_memory() -> int:
-    """Free memory of the machine in bytes; 4 GiB where it cannot be asked."""
+    """Free memory of the machine, or of the SLURM job where that is less, in bytes; 4 GiB where it cannot be asked."""
     try:
-        return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        free = int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError):
-        return 4 * GIB
+        free = 4 * GIB
+    # SLURM ends a job that takes more than it asked for. Its numbers are in MiB; 0 is all of the node
+    node, cpu, cpus = (os.environ.get(f"SLURM_{name}", "") for name in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE"))
+    asked = int(node) if node.isdigit() else int(cpu) * int(cpus) if cpu.isdigit() and cpus.isdigit() else 0
+    return min(free, asked * 1024**2) if asked else free
 
 
 def check_machine(processes: int, threads: int, memory: float) -> None:

@@ -8,16 +8,17 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.agreement import agreement
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.ctf_refinement import components_to_form, ctf_equations
 from ..core.projection import Reference
 from ..core.refinement import PARAMETERS, LocalEquations, local_equations
-from ..core.weighting import ctf_values, dose_amplitude, weigh
+from ..core.weighting import dose_amplitude, weigh
 from ..io.images import open_images
-from ..model.settings import ReconstructSettings
+from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
-from ..refine.noise import ShellSums, Spectra, fit_spectra, shell_totals
+from ..refine.noise import ShellSums, Spectra, fit_spectra, without_own_noise
 from ..refine.parameters import SeriesGeometry
 from ..refine.solve import CtfChange
 from .extract import CropGrid, ExposureView, source_pixel
@@ -50,6 +51,9 @@ class SeriesModel:
 
     All coefficients are kept where ``memory`` bytes hold them; otherwise they are cut from the images again, some particles
     at a time, whenever they are needed: slower, with the same result. ``start`` is the geometry at which crops are cut.
+
+    ``reference_fsc``: references made of these very images hold their noise; by shell of the map, the signal's share of the
+    references' power. Empty where the references are not of these images.
     """
 
     dataset: Dataset
@@ -60,12 +64,17 @@ class SeriesModel:
     journal: ChunkJournal
     threads: int = 1
     memory: int = 2 * 1024**3
+    reference_fsc: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         dataset, series = self.dataset, self.series
         rows, optics = dataset.exposures_of(series), dataset.series
         table = dataset.exposures.take(rows)
         self.exposures = table
+        largest = float(table["magnification"].max())
+        if largest > 1.0:  # such an image asks for more of the references than its coefficients' limit
+            reach = min(self.grid.radius, int(self.references[0].radius / largest))
+            self.grid = MapGrid(self.grid.box, self.grid.pixel, self.grid.padded, reach)
         self.crop_grid = CropGrid(source_pixel(dataset, series), self.grid)
         self.band = self.crop_grid.band
         self.field = self.crop_grid.field
@@ -80,8 +89,11 @@ class SeriesModel:
             scale * dose_amplitude(self.k, before, dose, voltage)
             for scale, before, dose in zip(table["scale"], table["dose_before"], table["dose"])
         ])
+        if isinstance(self.settings, RefineSettings) and self.settings.low_resolution:
+            self.prior[:, self.k < 1.0 / self.settings.low_resolution] = 0.0  # no signal is expected, so these weigh nothing
         self.images = open_images(dataset, series)
         self.spectra: Optional[Spectra] = None
+        self._count = len(self.band)
         self._forms: NDArray[np.float64] = np.empty((0, 3))
         self._cut_at, _ = dataset.project(series)  # (P, E, 2): crops stay where the start puts them
         self.projections = self._find_projections()
@@ -144,6 +156,10 @@ class SeriesModel:
                 data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
         return data
 
+    def coefficients(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
+        """X of some projections ``(B, n)``."""
+        return self._extract(rows) if self._resident is None else self._resident.data[rows]
+
     def _loaded(self, weighted: bool = True) -> Iterator[_Block]:
         """The blocks one after the other; their D and W only where ``weighted``."""
         for rows in self._blocks:
@@ -160,12 +176,12 @@ class SeriesModel:
 
     def _weigh(self, block: _Block) -> _Block:
         assert self.spectra is not None, "measure comes first"
-        data, weight = block.data.copy(), np.empty(block.data.shape, np.float32)
+        data = block.data[:, : self._count].copy()
         exposure = self.projections.exposure[block.rows]
-        weight[...] = weigh(
-            data, self.band, self.field, np.zeros((len(data), 2)), self._forms[block.rows], self.phase[exposure],
-            self.wavelength, self.cs, self.spectra.amplitude[exposure], self.spectra.noise[exposure], self.premultiplied,
-            self.threads,
+        weight = weigh(
+            data, self.band.up_to(self._count), self.field, np.zeros((len(data), 2)), self._forms[block.rows],
+            self.phase[exposure], self.wavelength, self.cs, self.spectra.amplitude, self.spectra.noise, self.premultiplied,
+            self.threads, exposure,
         )
         return block._replace(weighted=data, weight=weight)
 
@@ -176,67 +192,50 @@ class SeriesModel:
         c = self.projections
         return self.base[c.exposure] + components_to_form(geometry.defocus_changes()[c.particle, c.exposure])
 
-    def shell_sums(self, geometry: SeriesGeometry) -> ShellSums:
-        """Data against model by exposure and shell.
+    def shell_sums(self, geometry: SeriesGeometry, count: Optional[int] = None) -> ShellSums:
+        """Data against model by exposure and shell, of the first ``count`` coefficients (default: all).
 
         Premultiplied data are C X. Their least squares have the weight 1 / (C^2 s^2), so the amplitude comes from the sums of
         C X V* and C^2 |V|^2, and the noise from |C X - a C^2 V|^2, whose expectation is C^2 s^2.
         """
-        sums = ShellSums(*(np.zeros((len(self.exposures), self.shells)) for _ in range(6)))
+        band = self.band if count is None else self.band.up_to(count)
+        tables = np.zeros((len(self.exposures), self.shells, 6 if self.premultiplied else 3))
         forms, orientations, centres = self.forms(geometry), geometry.orientations(), geometry.centres()
-        magnification = geometry.magnification
+        c = self.projections
         for block in self._loaded(weighted=False):
-            exposures = self.projections.exposure[block.rows]
-            for exposure in np.unique(exposures):
-                inside = np.flatnonzero(exposures == exposure)
-                rows = block.rows[inside]
-                view = orientations[self.projections.particle[rows], exposure]
-                shift = centres[self.projections.particle[rows], exposure] - self.projections.centre[rows]
-                scale = self.crop_grid.scale * float(magnification[exposure])
-                self._add_exposure(sums, int(exposure), block.data[inside], rows, view, shift, forms[rows], scale)
-        return sums
-
-    def _add_exposure(
-        self, sums: ShellSums, exposure: int, data: NDArray, rows: NDArray, view: NDArray, shift: NDArray, forms: NDArray,
-        scale: float,
-    ) -> None:
-        band = self.band
-        model = np.empty((len(rows), len(band)), np.complex64)
-        for which, reference in enumerate(self.references):
-            part = np.flatnonzero(self.which[rows] == which)
-            if len(part):
-                model[part] = reference.slices(view[part], band, scale, self.threads)
-        frequency = np.stack([band.kx, band.ky]).astype(np.float64) / self.field
-        model *= np.exp(-2j * np.pi * (shift @ frequency)).astype(np.complex64)
-        ctf = ctf_values(band, self.field, forms, np.full(len(rows), self.phase[exposure]), self.wavelength, self.cs)
-
-        def add(table: NDArray, values: NDArray) -> None:
-            table[exposure] += shell_totals(values, band.shell, self.shells)
-
-        add(sums.data, np.abs(data) ** 2)
+            rows = block.rows
+            p, e = c.particle[rows], c.exposure[rows]
+            scale = self.crop_grid.scale * geometry.magnification[e]
+            found = agreement(
+                block.data, band, self.field, self.references, self.which[rows], orientations[p, e],
+                centres[p, e] - c.centre[rows], forms[rows], self.phase[e], self.wavelength, self.cs, scale,
+                self.premultiplied, self.threads,
+            )
+            np.add.at(tables[:, : found.shape[1]], e, found)
+        match, model, data = tables[..., :3].transpose(2, 0, 1)
         if self.premultiplied:
-            add(sums.match, (data * model.conj()).real)
-            model *= ctf
-            add(sums.model, np.abs(model) ** 2)
-            model *= ctf
-            add(sums.noise_match, (data * model.conj()).real)
-            add(sums.noise_model, np.abs(model) ** 2)
-            add(sums.number, ctf**2)
-            return
-        model *= ctf
-        for table in (sums.match, sums.noise_match):
-            add(table, (data * model.conj()).real)
-        for table in (sums.model, sums.noise_model):
-            add(table, np.abs(model) ** 2)
-        sums.number[exposure] += len(rows) * np.bincount(band.shell, minlength=self.shells)
+            noise_match, noise_model, number = tables[..., 3:].transpose(2, 0, 1)
+            return ShellSums(match, model, data, number, noise_match, noise_model)
+        images = np.bincount(c.exposure, minlength=len(tables))
+        number = np.outer(images, np.bincount(band.shell, minlength=self.shells)).astype(np.float64)
+        return ShellSums(match, model, data, number, match, model)
 
-    def measure(self, geometry: SeriesGeometry) -> Spectra:
-        """Amplitude and noise at this geometry; from now on the equations use them, and this geometry's CTF."""
-        return self.use(fit_spectra(self.shell_sums(geometry), self.prior, self.k), geometry)
+    def measure(self, geometry: SeriesGeometry, count: Optional[int] = None) -> Spectra:
+        """Amplitude and noise at this geometry; from now on the equations use them, and this geometry's CTF.
+
+        With ``count`` only as far as the first so many coefficients reach, and the equations may use no more than these.
+        """
+        self._count = len(self.band) if count is None else count
+        sums = self.shell_sums(geometry, count)
+        if len(self.reference_fsc):
+            shells = np.arange(len(self.reference_fsc))
+            sums = without_own_noise(sums, np.interp(self.k * self.grid.field, shells, self.reference_fsc))
+        return self.use(fit_spectra(sums, self.prior, self.k), geometry)
 
     def measure_blindly(self, geometry: SeriesGeometry) -> Spectra:
         """As ``measure`` where poses are not known: the prior's amplitude, and all power of the data as noise."""
         sums = self.shell_sums(geometry)
+        self._count = len(self.band)
         nothing = np.zeros_like(sums.data)
         blind = sums._replace(match=nothing, model=nothing, noise_match=nothing, noise_model=nothing)
         spectra = fit_spectra(blind, self.prior, self.k)

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from ..core import filters
 from ..core import fsc as shells
 from ..core.fourier import gridding_factor
-from .postprocess import Journal, compare_transforms
+from .postprocess import Journal, compare_transforms, fit_b_factor, signal_curve
 
 # Voxels of the transform that hardly any slice touched keep at least this part of their shell's mean weight; their noise would
 # swamp the half maps otherwise. Measured with 2 to 20 particles of +-60 degrees: 0.1 gives the best FSC to the truth (0.63
 # against 0.60 at 0.02 and 0.54 at 0.003, half Nyquist), and costs 0.003 of it without noise. A Wiener filter needs no more than
 # a guard against division by nearly nothing.
-LEAST_SIGNAL = 0.01  # FSC below which the Wiener filter does not go
 LEAST_WEIGHT = 0.1
 LEAST_WEIGHT_WIENER = 1e-3
 BLOCK_ELEMENTS = 1 << 20
@@ -103,36 +102,12 @@ def _sharpen(
     if not np.isfinite(resolution):
         return None, filtered.copy()
     box = len(filtered)
-    fit = filters.guinier(power, wiener, box, pixel, finest=resolution) if sharpen else None
-    if sharpen and fit is None:
-        journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A holds fewer than 4 shells", "value": None})
-    elif fit is not None and fit.b_factor > -2.0 * fit.error:
-        said = f"{fit.b_factor:.0f} +- {fit.error:.0f} A^2 from shells {fit.shells[0]} to {fit.shells[1]}"
-        journal.append({"message": f"no B-factor: {said} is not a fall-off", "value": None})
-        fit = None
+    fit = fit_b_factor(power, wiener, box, pixel, resolution, journal) if sharpen else None
     weight = filters.reference_weight(wiener)
     curve = np.divide(filters.low_pass_curve(box, pixel, resolution), weight, out=np.zeros_like(weight), where=weight > 0.1)
     if fit is not None:
         curve *= filters.b_factor_curve(box, pixel, fit.b_factor)
-        said = f"B-factor from shells {fit.shells[0]} to {fit.shells[1]}, 10 A to the resolution, +- {fit.error:.0f} A^2"
-        journal.append({"message": said, "value": fit.b_factor, "unit": "A^2"})
     return (fit.b_factor if fit else None), filters.radial_filter(filtered, curve, threads)
-
-
-def signal_curve(corrected: NDArray) -> NDArray[np.float64]:
-    """The FSC as a signal-to-noise ratio may be taken from it: ``LEAST_SIGNAL`` to 0.999.
-
-    From the first shell at or below 0 on it is ``LEAST_SIGNAL``: what little is there is damped to a hundredth, not removed, so
-    that a map can still be compared with a better one. The first two shells, where few coefficients lie, take the value of
-    the third if they are lower.
-    """
-    curve = np.clip(np.asarray(corrected, dtype=np.float64), 0.0, 0.999)
-    if len(curve) > 3:
-        curve[:3] = np.maximum(curve[:3], curve[3])
-    gone = np.flatnonzero(curve <= 0.0)
-    if len(gone):
-        curve[gone[0] :] = 0.0
-    return np.maximum(curve, LEAST_SIGNAL)
 
 
 def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) -> NDArray[np.float32]:

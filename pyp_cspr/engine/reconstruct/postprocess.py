@@ -1,4 +1,4 @@
-"""From two half maps to curves, mask, B-factor: what ``finalise`` and ``cspr fsc`` share."""
+"""From two half maps to curves, mask, B-factor and a sharpened map: for reconstruction and the commands fsc and postprocess."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..core import filters
 from ..core import fsc as shells
 
 CURVES = ("unmasked", "masked", "phase_randomised", "corrected")
+LEAST_SIGNAL = 0.01  # FSC below which the Wiener filter does not go
 Journal = List[Dict[str, Any]]
 
 
@@ -125,3 +126,87 @@ def _mask(
     made = filters.soft_mask_of_spectrum(spectra[0] + spectra[1], box, pixel, resolution=limit, threads=threads)
     journal.append({"message": f"automatic mask: {made.reason}", "value": made.volume, "unit": "A^3"})
     return made.values
+
+
+def signal_curve(corrected: NDArray) -> NDArray[np.float64]:
+    """The FSC as a signal-to-noise ratio may be taken from it: ``LEAST_SIGNAL`` to 0.999.
+
+    From the first shell at or below 0 on it is ``LEAST_SIGNAL``: what little is there is damped to a hundredth, not removed, so
+    that a map can still be compared with a better one. The first two shells, where few coefficients lie, take the value of
+    the third if they are lower.
+    """
+    curve = np.clip(np.asarray(corrected, dtype=np.float64), 0.0, 0.999)
+    if len(curve) > 3:
+        curve[:3] = np.maximum(curve[:3], curve[3])
+    gone = np.flatnonzero(curve <= 0.0)
+    if len(gone):
+        curve[gone[0] :] = 0.0
+    return np.maximum(curve, LEAST_SIGNAL)
+
+
+def fit_b_factor(
+    power: NDArray, curve: NDArray, box: int, pixel: float, resolution: float, journal: Journal
+) -> Optional[filters.GuinierFit]:
+    """The B-factor of a map whose shells have ``power`` and the FSC ``curve``, from 10 A to ``resolution`` (angstrom).
+
+    None, with the reason in the journal, where too few shells are in the range or their power does not fall off.
+    """
+    fit = filters.guinier(power, curve, box, pixel, finest=resolution)
+    if fit is None:
+        journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A holds fewer than 4 shells", "value": None})
+        return None
+    if fit.b_factor > -2.0 * fit.error:
+        said = f"{fit.b_factor:.0f} +- {fit.error:.0f} A^2 from shells {fit.shells[0]} to {fit.shells[1]}"
+        journal.append({"message": f"no B-factor: {said} is not a fall-off", "value": None})
+        return None
+    said = f"B-factor from shells {fit.shells[0]} to {fit.shells[1]}, 10 A to the resolution, +- {fit.error:.0f} A^2"
+    journal.append({"message": said, "value": fit.b_factor, "unit": "A^2"})
+    return fit
+
+
+@dataclass
+class Sharpened:
+    """What post-processing of two half maps ends with."""
+
+    map: NDArray[np.float32]  # (N, N, N), not masked
+    compared: Comparison
+    resolution: float  # angstrom, of the low-pass
+    b_factor: Optional[float]  # square angstrom, negative sharpens; None: not sharpened
+
+
+def sharpen_halves(
+    half1: NDArray,
+    half2: NDArray,
+    pixel: float,
+    mask: Union[str, NDArray] = "auto",
+    b_factor: Union[str, float] = "auto",
+    resolution: float = 0.0,
+    seed: int = 1,
+    threads: int = 1,
+) -> Sharpened:
+    """The average of two half maps ``(N, N, N)``, weighted by C_ref, sharpened, and low-passed (Rosenthal and Henderson 2003).
+
+    ``mask`` as in ``compare_halves``; ``b_factor`` in square angstrom, or "auto" for that of the Guinier plot; ``resolution``
+    of the low-pass in angstrom, 0 for that of the corrected FSC at 0.143. Halves that do not correlate are averaged and left
+    as they are, unless both are given. Raises ValueError where the shapes do not fit.
+    """
+    compared = compare_halves(half1, half2, pixel, mask, seed=seed, threads=threads)
+    box, journal = len(half1), compared.journal
+    average = (0.5 * (half1 + half2)).astype(np.float32)
+    limit = resolution or compared.resolution_0143
+    if not np.isfinite(limit):
+        journal.append({"message": "map: average of the halves, neither weighted nor sharpened", "value": None})
+        return Sharpened(average, compared, limit, None)
+    limit = max(limit, 2.0 * pixel)
+    signal = signal_curve(compared.curves["corrected"])
+    factor: Optional[float] = None
+    if isinstance(b_factor, str):
+        fit = fit_b_factor(compared.power, signal, box, pixel, limit, journal)
+        factor = fit.b_factor if fit else None
+    else:
+        factor = float(b_factor)
+        journal.append({"message": "B-factor given", "value": factor, "unit": "A^2"})
+    curve = filters.reference_weight(signal) * filters.low_pass_curve(box, pixel, limit)
+    if factor is not None:
+        curve *= filters.b_factor_curve(box, pixel, factor)
+    return Sharpened(filters.radial_filter(average, curve, threads), compared, limit, factor)

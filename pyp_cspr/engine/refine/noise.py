@@ -40,12 +40,6 @@ class Spectra(NamedTuple):
     b_factor: NDArray[np.float64]
 
 
-def shell_totals(values: NDArray, shell: NDArray, shells: int) -> NDArray[np.float64]:
-    """Sum of ``values`` (Q, n) over the projections and over each shell: ``(shells,)``."""
-    totals = np.bincount(shell, np.asarray(values, dtype=np.float64).sum(axis=0), minlength=shells)
-    return totals.astype(np.float64)
-
-
 def smooth(values: NDArray, count: NDArray) -> NDArray[np.float64]:
     """Mean over three shells (weights 1, 2, 1 times ``count``); shells that hold nothing take a neighbour's."""
     weights = np.where(count > 0, count, 0.0)
@@ -59,6 +53,18 @@ def smooth(values: NDArray, count: NDArray) -> NDArray[np.float64]:
             where = np.arange(len(row))
             row[~good] = row[good][np.abs(where[~good, None] - where[good]).argmin(axis=1)]
     return result
+
+
+def without_own_noise(sums: ShellSums, share: NDArray) -> ShellSums:
+    """The sums as a reference without the images' own noise would give them; ``share`` (shells,) is the signal's part of
+    the reference's power, its FSC f.
+
+    A half map of signal S and noise N = S (1 - f) / f, times its Wiener filter f, matches data that are part of it by
+    f S + f N = S, where only f S is the signal's: the noise of an image was added to the map and is found again in the
+    image. Left alone it makes amplitudes too large, noise too low and uncertainties too small.
+    """
+    known = np.clip(share, 0.0, 1.0)
+    return sums._replace(match=sums.match * known, noise_match=sums.noise_match * known)
 
 
 def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:

@@ -12,10 +12,12 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 from tomo.constants import SCIPION
+from tomo.objects import SubTomogram
 
 from ...engine.conventions import DARK_PARTICLES, WHITE_PARTICLES
 from ...engine.errors import InputError
 from ...engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
+from . import relion_sets
 from .geometry import exposure_from_set, particle_from_set
 
 # Attributes of our own on items of sets. Protocols that copy items by name lose them; nothing depends on their being there.
@@ -57,6 +59,9 @@ def read_sets(particles: Any, tilt_series: Any, ctfs: Any, hand: int = -1, dark:
     coordinates = particles.getCoordinates3D()
     if coordinates is None:
         raise InputError("the sub-tomograms have no 3D coordinates; take a set whose particles were picked in tomograms")
+    pseudo = relion_sets.is_pseudo(particles)
+    if pseudo and relion_sets.refusal(particles):
+        raise InputError(relion_sets.refusal(particles))
     series = {item.getTsId(): item.clone(ignoreAttrs=[]) for item in tilt_series.iterItems()}
     estimates = {item.getTsId(): item.clone(ignoreAttrs=[]) for item in ctfs.iterItems()}
     found: Dict[str, List[Dict[str, Any]]] = {}
@@ -66,7 +71,7 @@ def read_sets(particles: Any, tilt_series: Any, ctfs: Any, hand: int = -1, dark:
         if not item.isEnabled():
             disabled += 1
             continue
-        row = _particle(item, coordinates.getSamplingRate(), particles.getSamplingRate())
+        row = _particle(item, None if pseudo else coordinates.getSamplingRate(), particles.getSamplingRate())
         found.setdefault(row.pop("tsId"), []).append(row)
     if disabled:
         notes.append(f"{disabled} disabled particles are left out")
@@ -77,12 +82,14 @@ def read_sets(particles: Any, tilt_series: Any, ctfs: Any, hand: int = -1, dark:
     sizes = _tomogram_sizes(coordinates)
     conversion = Conversion(_empty(), notes=notes)
     tables: Tuple[List, List, List] = ([], [], [])
+    flags: List[Any] = []
     for name in used:
         row, exposures = _series(series[name], estimates[name], len(tables[0]), len(tables[1]), hand, dark, conversion)
         size, pixel = sizes.get(name, (np.zeros(3), 0.0))
         row["specimen_size"] = np.rint(np.asarray(size) * pixel / row["pixel"]).astype(int)
         for one in found[name]:
             conversion.particle_rows[one.pop("id")] = len(tables[2])
+            flags.append(one.pop("visible", None))
             tables[2].append(dict(one, series=len(tables[0]), name=f"{name}/{one['name']}"))
         tables[0].append(row)
         tables[1].extend(exposures)
@@ -90,10 +97,11 @@ def read_sets(particles: Any, tilt_series: Any, ctfs: Any, hand: int = -1, dark:
     made = [Table(schema, values) for schema, values in zip((SERIES, EXPOSURES, PARTICLES), columns)]
     lengths = np.bincount(made[1]["series"])
     visible = np.arange(lengths.max()) < lengths[made[2]["series"]][:, None]
-    dimensions = particles.getDim()
     conversion.dataset = Dataset(made[0], made[1], made[2], visible, source=f"sets of {len(used)} tilt series")
-    if dimensions is not None:
-        conversion.dataset.box = 2 * (int(dimensions[0]) // 2)
+    notes += _hide(conversion.dataset, flags)
+    box = box_of(particles)
+    if box:
+        conversion.dataset.box = 2 * (box // 2)
         conversion.dataset.box_pixel = float(particles.getSamplingRate())
     conversion.dataset.validate()
     return conversion
@@ -112,24 +120,61 @@ def _number(item: Any, name: str, otherwise: float) -> float:
     return otherwise if value is None else float(value)
 
 
-def _particle(item: Any, coordinate_pixel: float, pixel: float) -> Dict[str, Any]:
+def box_of(particles: Any) -> int:
+    """Width of the sub-tomograms in pixels; 0 where it is not known. Images of RELION's particles may be stacks of 2D ones."""
+    if relion_sets.is_pseudo(particles):
+        return int(particles.getBoxSize() or 0)
+    dimensions = particles.getDim()
+    return 0 if dimensions is None else int(dimensions[0])
+
+
+def series_label(particles: Any) -> str:
+    """The attribute of the items that names their tilt series."""
+    return relion_sets.SERIES_LABEL if relion_sets.is_pseudo(particles) else str(SubTomogram.COORD_VOL_NAME_FIELD)
+
+
+def _hide(dataset: Dataset, flags: List[Any]) -> List[str]:
+    """Leave out projections that the particles' ``visible`` flags, of the images that are used, exclude; remarks."""
+    unlike = 0
+    for row, own in enumerate(flags):
+        if own is None:
+            continue
+        used = np.flatnonzero(dataset.exposures["enabled"][dataset.exposures_of(int(dataset.particles["series"][row]))])
+        if len(used) == len(own):
+            dataset.visible[row, used] = own
+        else:
+            unlike += 1
+    if not unlike:
+        return []
+    return [f"{unlike} particles list visible frames of another number of images than their tilt series has: not heeded"]
+
+
+def _particle(item: Any, coordinate_pixel: Optional[float], pixel: float) -> Dict[str, Any]:
+    """A particle's row; without ``coordinate_pixel`` it is one of RELION's."""
+    if coordinate_pixel is None:
+        row = relion_sets.read_particle(item, pixel)
+        row["visible"] = relion_sets.read_visible(item)
+    else:
+        row = dict(_placed(item, coordinate_pixel, pixel), half=int(_number(item, HALF, 0)))
+    row.update({
+        "id": int(item.getObjId()),
+        "name": f"{int(item.getObjId()):07d}",  # half-sets alternate in the order of names
+        "score": _number(item, SCORE, np.nan),
+        "sigma": (_number(item, SIGMA_ROTATION, 0.0), _number(item, SIGMA_POSITION, 0.0)),
+        "weight": _number(item, WEIGHT, 1.0),
+    })
+    return row
+
+
+def _placed(item: Any, coordinate_pixel: float, pixel: float) -> Dict[str, Any]:
+    """Series and pose of a sub-tomogram."""
     coordinate, number = item.getCoordinate3D(), int(item.getObjId())
     if coordinate is None:
         raise InputError(f"sub-tomogram {number}: has no 3D coordinate; take a set whose particles were picked in tomograms")
     transform = item.getTransform()
     matrix = np.eye(4) if transform is None else transform.getMatrix()
     rotation, position = particle_from_set(matrix, coordinate.getPosition(SCIPION), coordinate_pixel, pixel)
-    return {
-        "id": number,
-        "tsId": coordinate.getTomoId(),
-        "name": f"{number:07d}",  # half-sets alternate in the order of names
-        "position": position,
-        "rotation": rotation,
-        "half": int(_number(item, HALF, 0)),
-        "score": _number(item, SCORE, np.nan),
-        "sigma": (_number(item, SIGMA_ROTATION, 0.0), _number(item, SIGMA_POSITION, 0.0)),
-        "weight": _number(item, WEIGHT, 1.0),
-    }
+    return {"tsId": coordinate.getTomoId(), "position": position, "rotation": rotation}
 
 
 def _partners(series: Dict[str, Any], ctfs: Dict[str, Any], particles: Dict[str, List]) -> List[str]:

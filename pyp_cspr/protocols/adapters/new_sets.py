@@ -81,6 +81,8 @@ def fill_ctfs(target: Any, tilt_series: Any, dataset: Dataset) -> None:
             estimate.setDefocusV(defocus[1])
             estimate.setDefocusAngle(defocus[2])
             estimate.setPhaseShift(float(exposures["phase_shift"][row]))
+            # as simulated, so right to the last; other plugins cannot write CTFs without it
+            estimate.setResolution(2.0 * float(item.getSamplingRate()))
             estimate.setEnabled(bool(exposures["enabled"][row]))
             estimates.append(estimate)
         estimates.write(properties=False)

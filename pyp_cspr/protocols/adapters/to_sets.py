@@ -15,6 +15,7 @@ from tomo.constants import SCIPION
 from tomo.objects import AverageSubTomogram, Coordinate3D, CTFTomo, CTFTomoSeries, TiltImage, TiltSeries
 
 from ...engine.model.tables import Dataset
+from . import relion_sets
 from .from_sets import HALF, SCALE, SCORE, SIGMA_POSITION, SIGMA_ROTATION, WEIGHT, Conversion
 from .geometry import exposure_to_set, particle_to_set
 
@@ -32,17 +33,22 @@ def fill_particles(target: Any, source: Any, conversion: Conversion, result: Dat
     """Copy the sub-tomograms that the result has, with its poses, half-sets, scores and uncertainties."""
     rows = match_rows(conversion, result)
     pixel, coordinate_pixel = source.getSamplingRate(), source.getCoordinates3D().getSamplingRate()
-    particles = result.particles
+    particles, pseudo = result.particles, relion_sets.is_pseudo(source)
 
     def update(item: Any, _: Any = None) -> None:
         row = rows.get(conversion.particle_rows.get(item.getObjId(), -1))
         item._appendItem = row is not None
         if row is None:
             return
-        coordinate = item.getCoordinate3D().getPosition(SCIPION)
-        matrix = particle_to_set(particles["rotation"][row], particles["position"][row], coordinate, coordinate_pixel, pixel)
-        item.setTransform(Transform(matrix))
-        setattr(item, HALF, Integer(int(particles["half"][row])))
+        rotation, position, half = particles["rotation"][row], particles["position"][row], int(particles["half"][row])
+        if pseudo:
+            enabled = result.exposures["enabled"][result.exposures_of(int(particles["series"][row]))]
+            visible = result.visible[row, : len(enabled)][enabled]
+            relion_sets.update_particle(item, rotation, position, half, visible, pixel)
+        else:
+            coordinate = item.getCoordinate3D().getPosition(SCIPION)
+            item.setTransform(Transform(particle_to_set(rotation, position, coordinate, coordinate_pixel, pixel)))
+            setattr(item, HALF, Integer(half))
         for name, value in ((SCORE, particles["score"][row]), (SIGMA_ROTATION, particles["sigma"][row, 0]),
                             (SIGMA_POSITION, particles["sigma"][row, 1]), (WEIGHT, particles["weight"][row])):
             setattr(item, name, Float(float(value) if np.isfinite(value) else None))
@@ -50,6 +56,14 @@ def fill_particles(target: Any, source: Any, conversion: Conversion, result: Dat
     target.copyInfo(source)
     target.setAlignment3D()
     target.copyItems(source, updateItemCallback=update)
+
+
+def attach_stars(target: Any, source: Any, folder: str, conversion: Conversion, result: Dataset) -> None:
+    """Where particles are RELION's: the stars of the set that ``fill_particles`` made, in ``folder``."""
+    if relion_sets.is_pseudo(source):
+        rows = match_rows(conversion, result)
+        known = {number: rows[row] for number, row in conversion.particle_rows.items() if row in rows}
+        relion_sets.attach_stars(target, source, folder, result, known)
 
 
 def fill_coordinates(target: Any, source: Any, conversion: Conversion, result: Dataset) -> None:
@@ -65,9 +79,12 @@ def fill_coordinates(target: Any, source: Any, conversion: Conversion, result: D
             continue
         before, coordinate = item.getCoordinate3D(), Coordinate3D()
         coordinate.setObjId(item.getObjId())
-        coordinate.setTomoId(before.getTomoId())
-        coordinate._volId.set(before.getVolId())
-        coordinate.setGroupId(before.getGroupId())
+        if before is None:  # of RELION's particles, which need none
+            coordinate.setTomoId(item.getTsId())
+        else:
+            coordinate.setTomoId(before.getTomoId())
+            coordinate._volId.set(before.getVolId())
+            coordinate.setGroupId(before.getGroupId())
         coordinate.setPosition(*(result.particles["position"][row] / pixel), SCIPION)
         matrix = np.eye(4)
         matrix[:3, :3] = result.particles["rotation"][row].T

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pwem.objects import Volume
 
 from ...engine.core.filters import low_pass
 from ...engine.errors import InputError
@@ -15,10 +16,29 @@ from .from_sets import image_path
 MRC = (".mrc", ".map", ".mrcs", ".ccp4", ".rec", ".st")
 
 
+def is_mrc(name: str) -> bool:
+    """Whether a file is of the engine's own format."""
+    return name.lower().endswith(MRC)
+
+
+def half_maps(volume: Any) -> List[str]:
+    """Absolute paths of a volume's two half maps; empty where it has none."""
+    names = [str(name) for name in volume.getHalfMaps(asList=True) or () if str(name).strip()]
+    return [image_path(name) for name in names] if len(names) == 2 else []
+
+
+def volume_of(name: str, pixel: float) -> Volume:
+    """A volume of a file, with voxels of ``pixel`` angstrom."""
+    volume = Volume()
+    volume.setFileName(name)
+    volume.setSamplingRate(pixel)
+    return volume
+
+
 def read_volume(volume: Any) -> Tuple[NDArray[np.float32], float]:
     """(voxels [z, y, x], pixel in angstrom) of a volume of any format that the host reads; its own sampling rate counts."""
     path = image_path(volume.getFileName())
-    if path.lower().endswith(MRC):
+    if is_mrc(path):
         values, _ = read_map(path)
     else:
         from pwem.emlib.image import ImageHandler
@@ -39,7 +59,8 @@ def resample(volume: NDArray[np.float32], pixel: float, box: int, new_pixel: flo
     source = volume if mask or new_pixel <= pixel else low_pass(volume, pixel, 2.0 * new_pixel)
     ratio = new_pixel / pixel
     offset = len(volume) // 2 - (box // 2) * ratio
-    made = affine_transform(source, [ratio] * 3, offset, (box,) * 3, np.float32, order=1 if mask else 3, mode="constant")
+    matrix = np.diag([ratio] * 3)  # SciPy warns of a vector in its place
+    made = affine_transform(source, matrix, offset, (box,) * 3, np.float32, order=1 if mask else 3, mode="constant")
     return np.clip(made, 0.0, 1.0) if mask else made
 
 

@@ -43,6 +43,20 @@ def host(tmp_path_factory):
     return folder, environment
 
 
+@pytest.fixture
+def slurm():
+    """A SLURM of its own, in a folder with a short name: sockets are in it."""
+    from .slurm import Slurm
+
+    made = Slurm(Path(tempfile.mkdtemp(prefix="slurm-")))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(made.folder, ignore_errors=True)
+
+
 def pytest_ignore_collect(collection_path, config):
     """Tests here import the host at once."""
     try:
@@ -54,8 +68,14 @@ def pytest_ignore_collect(collection_path, config):
     return True if missing and collection_path.name.startswith("test_") else None
 
 
+# Of the host's own code, on import; every other warning is an error here as well.
+HOST_WARNINGS = (
+    "ignore:Please use `gaussian_filter` from the `scipy.ndimage` namespace:DeprecationWarning",  # pwem's plotter
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Warnings of the host's own code are not ours to mend."""
     for item in items:
         if "tests/protocols" in str(item.path):
-            item.add_marker(pytest.mark.filterwarnings("default"))
+            for warning in HOST_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))

@@ -123,6 +123,7 @@ def _add_ctfs(made, folder, ctf_names, random) -> None:
             estimate.setDefocusV(19000.0 + 1000.0 * image.getIndex() + random.normal())
             estimate.setDefocusAngle(40.0 + random.normal())
             estimate.setPhaseShift(12.5 + random.normal())
+            estimate.setResolution(8.0)
             series.append(estimate)
         series.write(properties=False)
         made.ctfs.update(series)

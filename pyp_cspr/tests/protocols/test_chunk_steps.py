@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.pipeline.store import RunStore
 from pyp_cspr.protocols import ProtPypCsprRefine
+from pyp_cspr.protocols.jobs import whole_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -32,7 +34,7 @@ def protocol(sample, tmp_path, monkeypatch, capsys):
         """As a shell would: the engine in this process, its errors in the log of the chunk."""
         words = shlex.split(command)
         output = {mark: words[words.index(mark) + 1] for mark in (">", "2>") if mark in words}
-        words = words[2 : min([words.index(mark) for mark in output] or [len(words)])]
+        words = words[words.index("--end-with") + 2 : min([words.index(mark) for mark in output] or [len(words)])]
         made.jobs.append(words)
         if words[0] == "chunk" and made.breaks:
             made.breaks.pop(0)(output)
@@ -49,11 +51,12 @@ def protocol(sample, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(made, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
     monkeypatch.setattr(made, "_getLogsPath", lambda *parts: "/".join([str(tmp_path / "logs"), *parts]))
     monkeypatch.setattr(made, "_dataFolder", lambda: str(sample))
+    monkeypatch.setattr(made, "_halves", list)
     (tmp_path / "reference.mrc").write_bytes((sample / "reference.mrc").read_bytes())
     (tmp_path / "grid.json").write_text(json.dumps({"box": 24, "pixel": 10.0}))
     made.binThreads.set(1)
-    made.request = ({"resolution": 45.0}, 1, 1, 0)
-    made.planStep(0, *made.request)
+    made.request = {"inputs": [], "settings": {"resolution": 45.0}, "mask": 0, "tasks_per_chunk": 1}
+    made.planStep(0, made.request, 1)
     return made
 
 
@@ -63,7 +66,7 @@ def silent(output) -> None:
 
 def failing(output) -> None:
     with open(output["2>"], "w") as stream:
-        stream.write("cspr chunk: error: no space left\n")
+        stream.write("0%\r50%\r  a second line\ncspr chunk: error: no space left\n")
     raise OSError("exit code 1")
 
 
@@ -94,8 +97,9 @@ def test_a_chunk_that_fails_for_good_stops_with_its_name_and_log(protocol, broke
     protocol.breaks = [broken] * 2
     with pytest.raises(RuntimeError) as caught:
         protocol.chunkStep(0, 1)
-    assert "chunk 1 of iteration 0 (TS_02) failed 2 times: " in str(caught.value)
+    assert "chunk 1 of iteration 0 (TS_02) failed 2 times; its log: " in str(caught.value)
     assert reason in str(caught.value)
+    assert ("  a second line" in str(caught.value)) == (broken is failing)
     assert "iteration_000_chunk_0001.log" in str(caught.value)
     protocol.chunkStep(0, 1)  # the cause is gone: it goes on
 
@@ -103,7 +107,7 @@ def test_a_chunk_that_fails_for_good_stops_with_its_name_and_log(protocol, broke
 def test_a_plan_with_a_chunk_missing_does_not_go_on(protocol) -> None:
     protocol.chunkStep(0, 0)
     with pytest.raises(RuntimeError, match="iteration 0 has chunks that are not done"):
-        protocol.planStep(1, *protocol.request)
+        protocol.planStep(1, protocol.request, 1)
 
 
 def test_the_end_and_what_comes_after_it(protocol, tmp_path) -> None:
@@ -111,12 +115,37 @@ def test_the_end_and_what_comes_after_it(protocol, tmp_path) -> None:
     for iteration in (0, 1):
         for chunk in (0, 1, 2):  # one more than there are
             protocol.chunkStep(iteration, chunk)
-        protocol.planStep(iteration + 1, *protocol.request)
+        protocol.planStep(iteration + 1, protocol.request, 1)
     assert json.loads((tmp_path / "refine" / "summary.json").read_text())["reason"] == "all iterations done"
     count = len(protocol.jobs)
     protocol.chunkStep(2, 0)
-    protocol.planStep(3, *protocol.request)
+    protocol.planStep(3, protocol.request, 1)
     assert len(protocol.jobs) == count
-    protocol.planStep(0, {"resolution": 50.0}, 1, 1, 0)
+    protocol.planStep(0, dict(protocol.request, settings={"resolution": 50.0}), 1)
     assert not (tmp_path / "refine" / "summary.json").exists()
     assert len(json.loads((tmp_path / "plan_000.json").read_text())["tasks"]) == 2
+
+
+def test_more_iterations_go_on_where_the_run_was(protocol) -> None:
+    """Asked for one more iteration, all steps are run again; those of chunks that were merged run no job."""
+    for iteration in (0, 1):
+        for chunk in (0, 1):
+            protocol.chunkStep(iteration, chunk)
+        protocol.planStep(iteration + 1, protocol.request, 1)
+    protocol.jobs.clear()
+    protocol.planStep(0, protocol.request, 2)
+    for iteration in (0, 1, 2):
+        for chunk in (0, 1):
+            protocol.chunkStep(iteration, chunk)
+        protocol.planStep(iteration + 1, protocol.request, 2)
+    tasks = [words[1] for words in chunk_jobs(protocol)]
+    assert len(tasks) == 2
+    assert all("iterations/002" in task for task in tasks)
+    assert len(json.loads((Path(protocol._folder()) / "summary.json").read_text())["iterations"]) == 3
+
+
+def test_a_result_that_is_half_written_is_none(protocol, tmp_path) -> None:
+    (tmp_path / "plan_000.json").write_text('{"iteration": 0, "ta')
+    assert whole_json(str(tmp_path / "plan_000.json")) is None
+    with pytest.raises(RuntimeError, match=r"plan_000\.json is missing"):
+        protocol.chunkStep(0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pwem.objects import Volume, VolumeMask
-from tomo.objects import AverageSubTomogram
+from tomo.objects import AverageSubTomogram, SetOfSubTomograms
 
 import pyp_cspr
 from pyp_cspr.engine.core.filters import soft_sphere
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.mrc import read_map, write_map
+from pyp_cspr.engine.io.relion import write_dataset
 from pyp_cspr.engine.model.settings import RefineSettings
 from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine, ProtPypCsprSample
 from pyp_cspr.protocols import form as rows
 from pyp_cspr.protocols.adapters import volumes
+from pyp_cspr.protocols.adapters.from_sets import read_sets
 
 from .sets import make_sets, write_image
 
@@ -35,30 +38,55 @@ def found(host):
     done = subprocess.run(line, capture_output=True, text=True, timeout=100, env=environment, cwd=folder, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stdout + done.stderr
-    assert "import properly" not in done.stdout + done.stderr
+    assert "pyp_cspr" not in "".join(line for line in (done.stdout + done.stderr).splitlines() if "import properly" in line)
     return json.loads(lines[0][7:])
 
 
 def test_the_host_finds_the_protocols(found) -> None:
     labels = {name: one["label"] for name, one in found.items() if not one["base"]}
     assert labels == {"ProtPypCsprSample": "sample data", "ProtPypCsprRefine": "refine tilt series",
-                      "ProtPypCsprReconstruct": "reconstruct from tilt series", "ProtPypCsprFilter": "filter particles"}
+                      "ProtPypCsprReconstruct": "reconstruct from tilt series", "ProtPypCsprFilter": "filter particles",
+                      "ProtPypCsprPostProcess": "post-process"}
 
 
-def test_every_protocol_is_in_the_tree(found) -> None:
+def tree(title):
+    """(protocol, the sections above it) of the plugin's part of a tree of the host."""
     parser = configparser.ConfigParser()
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read(Path(pyp_cspr.__file__).parent / "protocols.conf")
     named = []
 
-    def walk(nodes) -> None:
+    def walk(nodes, above) -> None:
         for node in nodes:
             if node["tag"] == "protocol":
-                named.append(node["value"])
-            walk(node.get("children", ()))
+                named.append((node["value"], above))
+            walk(node.get("children", ()), (*above, node["text"]))
 
-    walk(json.loads(parser.get("PROTOCOLS", "Tomography")))
-    assert sorted(named) == sorted(name for name, one in found.items() if not one["base"])
+    walk(json.loads(parser.get("PROTOCOLS", title)), ())
+    return dict(named)
+
+
+def test_every_protocol_is_in_the_tree(found) -> None:
+    assert sorted(tree("Tomography")) == sorted(name for name, one in found.items() if not one["base"])
+    # Those that need tilt series have no place among single particles.
+    assert tree("Protocols SPA") == {"ProtPypCsprPostProcess": ("3D", "Postprocess")}
+
+
+@pytest.mark.parametrize("title, package", [("Tomography", "tomo"), ("Protocols SPA", "pwem")])
+def test_sections_are_those_of_the_host(title, package) -> None:
+    """A section of another name would be a new one."""
+    parser = configparser.ConfigParser(comment_prefixes=("#", ";"))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(Path(importlib.util.find_spec(package).origin).parent / "protocols.conf")
+    known = set()
+
+    def walk(nodes, above) -> None:
+        for node in nodes:
+            known.add((*above, node["text"]))
+            walk(node.get("children", ()), (*above, node["text"]))
+
+    walk(json.loads(parser.get("PROTOCOLS", title)), ())
+    assert set(tree(title).values()) <= known
 
 
 def test_forms_have_labels_with_units_and_help(found) -> None:
@@ -198,6 +226,77 @@ def test_suspicious_settings_are_warned_of(refine) -> None:
     assert len(refine._warnings()) == 2
 
 
+def test_particles_without_partners_are_warned_of(tmp_path) -> None:
+    made = make_sets(tmp_path / "sets", names=("A", "B", "C"), ctf_names=("A", "B"), particle_names=("A", "C", "D"))
+    for kind in (ProtPypCsprRefine, ProtPypCsprFilter, ProtPypCsprReconstruct):
+        assert with_inputs(kind(), made, tmp_path)._warnings() == [
+            "There are particles of D, but no tilt series of that name: they are left out.",
+            "There are particles of C, D, but no CTFs of that name: they are left out.",
+        ]
+
+
+def test_particles_without_poses_are_warned_of(refine, made) -> None:
+    particles = SetOfSubTomograms(filename=":memory:")
+    particles.copyInfo(made.particles)
+    for item in [one.clone() for one in made.particles.iterItems()]:
+        item._transform = None
+        particles.append(item)
+    refine.inputParticles.set(particles)
+    assert "no alignment" in "".join(refine._warnings())
+
+
+def test_a_reference_with_a_wrong_pixel_is_warned_of(made, tmp_path) -> None:
+    refine = with_inputs(ProtPypCsprRefine(), made, tmp_path)
+    assert refine._warnings() == []
+    refine.inputReference.get().setSamplingRate(40.0)
+    assert "are their pixel sizes right" in "".join(refine._warnings())
+    refine.inputReference.get().setSamplingRate(5.0)
+    refine.resolution.set("30 9")
+    assert "9 A is finer than the map can hold: 10 A" in "".join(refine._warnings())
+
+
+def test_what_is_not_there_is_refused(made, tmp_path) -> None:
+    refine = with_inputs(ProtPypCsprRefine(), made, tmp_path)
+    stack = Path(made.tilt_series.getFirstItem().getFirstItem().getFileName())
+    stack.rename(stack.with_suffix(".gone"))
+    try:
+        assert f"The images of tilt series TS_1 are not there: {stack}" in one_error(refine)
+    finally:
+        stack.with_suffix(".gone").rename(stack)
+    empty = SetOfSubTomograms(filename=":memory:")
+    refine.inputParticles.set(empty)
+    assert "is empty" in one_error(refine)
+
+
+@pytest.mark.parametrize("half, used", [(1, True), (0, False)])
+def test_half_maps_of_the_reference_are_used_where_particles_have_half_sets(made, tmp_path, monkeypatch, half, used) -> None:
+    """On the map's grid, each for its own half-set."""
+    refine = with_inputs(ProtPypCsprRefine(), made, tmp_path)
+    monkeypatch.setattr(refine, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
+    for number in (1, 2):
+        write_map(tmp_path / f"given{number}.mrc", np.full((16, 16, 16), number, np.float32), 10.0)
+    refine.inputReference.get().setHalfMaps([str(tmp_path / f"given{number}.mrc") for number in (1, 2)])
+    assert refine._validate() == []
+    conversion = read_sets(made.particles, made.tilt_series, made.ctfs)
+    conversion.dataset.particles["half"] = half
+    write_dataset(conversion.dataset, tmp_path / "data")
+    refine.volumesStep("", "", 12, 10.0, refine._halves())
+    for number in (1, 2):
+        values, pixel = read_map(tmp_path / f"half{number}.mrc")
+        assert (len(values), pixel) == (12, 10.0)
+        assert values[6, 6, 6] == pytest.approx(number, abs=1e-3)
+    request = {"inputs": [], "settings": refine._values(), "mask": 1, "tasks_per_chunk": 1}
+    options = [str(word) for word in refine._options(request, 1)]
+    wanted = ["--halves", str(tmp_path / "half1.mrc"), str(tmp_path / "half2.mrc")]
+    assert ("--halves" in options) == used
+    assert not used or options[options.index("--halves"):][:3] == wanted
+    refine.useHalfMaps.set(False)
+    assert "--halves" not in refine._options(request, 1)
+    refine.useHalfMaps.set(True)
+    (tmp_path / "given2.mrc").unlink()
+    assert "half map" in one_error(refine)
+
+
 def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
     protocol = with_inputs(ProtPypCsprFilter(), made, tmp_path)
     protocol.byScore.set(2)
@@ -209,7 +308,7 @@ def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
 def test_threads_are_shared_among_chunks(refine, made, tmp_path) -> None:
     refine.numberOfThreads.set(5)  # one of the host's threads is the master's
     refine.binThreads.set(3)
-    assert refine._machine(1) == ["--processes", 4, "--threads", 3, "--memory", 0.0]
+    assert (refine._concurrency(), refine._jobThreads()) == (4, 3)
     protocol = with_inputs(ProtPypCsprReconstruct(), made, tmp_path)  # of steps one after the other
     protocol.numberOfThreads.set(7)
     assert protocol._machine(1) == ["--processes", 2, "--threads", 3, "--memory", 0.0]

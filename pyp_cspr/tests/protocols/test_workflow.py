@@ -47,7 +47,8 @@ def command(workflow):
 
 def test_outputs_of_every_protocol(workflow) -> None:
     assert sorted(workflow.sample["outputs"]) == ["coordinates", "ctfs", "reference", "subTomograms", "tiltSeries", "tomograms"]
-    assert sorted(workflow.refine["outputs"]) == ["average", "coordinates", "ctfs", "fscs", "particles", "tiltSeries"]
+    assert sorted(workflow.refine["outputs"]) == ["average", "coordinates", "ctfs", "fscs", "landmarks", "particles",
+                                                   "tiltSeries"]
     assert sorted(workflow.chunks["outputs"]) == sorted(workflow.refine["outputs"])
     assert sorted(workflow.filter["outputs"]) == ["coordinates", "particles"]
     assert sorted(workflow.reconstruct["outputs"]) == ["average", "fscs"]

@@ -97,3 +97,18 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         fourier.volume_to_half(np.zeros((8, 8, 8)), 8, 5)
     with pytest.raises(ValueError, match="do not fit"):
         fourier.half_to_volume(np.zeros((5, 4, 3)), 8, 8)
+
+
+@pytest.mark.parametrize("box", [16, 18])
+def test_coefficients_go_back_to_the_image_within_the_band(random: np.random.Generator, box: int) -> None:
+    """A band-limited image without a mean comes back; one with more in it comes back low-passed."""
+    band = make_band(box, box // 2 - 2)
+    images = random.normal(size=(3, box, box)).astype(np.float32)
+    coefficients = fourier.crops_to_coefficients(images, band, 1.0)
+    low = fourier.coefficients_to_images(coefficients, band)
+    np.testing.assert_allclose(fourier.crops_to_coefficients(low, band, 1.0), coefficients, atol=1e-4)
+    whole = np.fft.fftn(images, axes=(1, 2))
+    k = np.fft.fftfreq(box) * box
+    radius = np.hypot(k[:, None], k[None, :])
+    whole[:, (radius > box // 2 - 2) | (radius == 0)] = 0
+    np.testing.assert_allclose(low, np.fft.ifftn(whole, axes=(1, 2)).real, atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 
 from pyp_cspr.engine.core.band import Band, make_band
 from pyp_cspr.engine.core.ctf import ctf, defocus_form, phase_offset, wavelength
-from pyp_cspr.engine.core.weighting import ctf_values, dose_amplitude, weigh
+from pyp_cspr.engine.core.weighting import ctf_values, dose_amplitude, level_rise, weigh
 from pyp_cspr.tests.naive import weighting as naive
 
 BOX, PIXEL = 16, 2.0
@@ -125,3 +125,33 @@ def test_dose_filter_broadcasts_and_spares_zero_frequency() -> None:
     assert (values[:, 0] == 1).all()
     assert (np.diff(values, axis=1) < 0).all()
     assert (values[1, 1:] < values[0, 1:]).all()
+
+
+def test_weights_that_rise_with_the_ctf_grow_like_k_afterwards() -> None:
+    """C^2 times the factor is k / k1, up to the first extremum k1, where the factor is 1; the density of slices is 1 / k."""
+    band, field, defocus, phase, lam = make_band(128, 60), 256.0, 30000.0, 0.07, wavelength(300.0)
+    factors = level_rise(band, field, defocus, phase, lam)
+    k = np.hypot(band.kx, band.ky.astype(float))[: len(factors)] / field
+    first = np.sqrt((0.5 * np.pi - phase) / (np.pi * lam * defocus))
+    assert 1 / first == pytest.approx(35.1, abs=0.1)  # angstrom
+    assert k.max() <= first < np.hypot(band.kx, band.ky.astype(float))[len(factors)] / field
+    squared = np.sin(np.pi * lam * defocus * k**2 + phase) ** 2
+    assert factors * squared == pytest.approx(k / first, rel=1e-4)
+    assert factors[-1] == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(("defocus", "phase"), [(30000.0, 1.6), (0.0, 0.07), (-5000.0, 0.07)])
+def test_weights_that_do_not_rise_are_left_alone(defocus: float, phase: float) -> None:
+    assert not len(level_rise(make_band(32, 14), 128.0, defocus, phase, wavelength(300.0)))
+
+
+def test_tables_are_chosen_image_by_image(random: np.random.Generator) -> None:
+    band, data, amplitude, power = _problem(random)
+    form, which = defocus_form(*DEFOCUS.T), np.array([2, 0, 2])
+    rows = data.copy()
+    expected = weigh(data, band, FIELD, RESIDUAL, form, PHASE, LAMBDA, CS, amplitude[which], power[which])
+    found = weigh(rows, band, FIELD, RESIDUAL, form, PHASE, LAMBDA, CS, amplitude, power, which=which)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(rows, data)
+    with pytest.raises(ValueError, match="do not fit"):
+        weigh(rows, band, FIELD, RESIDUAL, form, PHASE, LAMBDA, CS, amplitude, power, which=[0, 1, 3])

@@ -223,7 +223,7 @@ def test_relion_4_form(project):
     blocks = read_star(project / "tomograms.star")
     table = blocks["global"]
     del table.columns["rlnTomoTiltSeriesStarFile"]
-    table.columns["rlnTomoTiltSeriesName"] = ["cut 0.mrc:mrc", "cut 1.mrc"]
+    table.columns["rlnTomoTiltSeriesName"] = ["cut 0.mrc:mrc", "cut 1.mrc:mrcs"]
     for row, name in enumerate(table.texts("rlnTomoName")):
         tilts = read_star(project / "tilt_series" / f"{name}.star")[name]
         for label in [c for c in tilts.columns if c == "rlnMicrographName" or "Tilt" in c or "ZRot" in c or "Shift" in c]:

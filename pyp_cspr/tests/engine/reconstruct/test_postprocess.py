@@ -7,7 +7,7 @@ import pytest
 
 from pyp_cspr.engine.core import filters
 from pyp_cspr.engine.core import fsc as shells
-from pyp_cspr.engine.reconstruct.postprocess import CURVES, compare_halves
+from pyp_cspr.engine.reconstruct.postprocess import CURVES, compare_halves, sharpen_halves
 from pyp_cspr.tests.blobs import asymmetric_blobs
 
 
@@ -99,3 +99,47 @@ def test_real_ribosome_under_noise_gets_a_mask(shared_data, random):
     centre = len(average) // 2
     assert 0.03 < compared.mask.mean() < 0.6
     assert compared.mask[centre - 2 : centre + 3, centre - 2 : centre + 3, centre - 2 : centre + 3].mean() > 0.9
+
+
+def flat_halves(random, b_factor, noise, box=64, pixel=2.0):
+    """Halves of points, whose spectrum is flat, damped by ``b_factor``; and the points in the mask's sphere."""
+    truth = np.zeros((box,) * 3)
+    places = random.integers(-12, 13, size=(400, 3))
+    np.add.at(truth, tuple(box // 2 + places[np.linalg.norm(places, axis=1) < 12].T), 1.0)
+    damped = filters.apply_b_factor(truth, pixel, b_factor)
+    halves = [damped + noise * damped.std() * random.normal(size=truth.shape) for _ in range(2)]
+    return truth, halves, filters.soft_sphere(box, 18.0, 6.0)
+
+
+def test_sharpening_undoes_a_planted_b_factor(random):
+    truth, halves, mask = flat_halves(random, 120.0, 0.1)
+    made = sharpen_halves(*halves, pixel=2.0, mask=mask)
+    assert made.b_factor == pytest.approx(-120.0, abs=15.0)
+    assert made.resolution == made.compared.resolution_0143 < 7.0
+    limit = int(64 * 2.0 / (1.2 * made.resolution))
+    power = [np.sqrt(shells.shell_sums(64, [(shells.transform(one), shells.transform(one))])[0]) for one in (truth, made.map)]
+    # Where nearly no noise is, the amplitudes of all shells are those of the truth.
+    ratio = power[1][4:limit] / power[0][4:limit]
+    np.testing.assert_allclose(ratio / ratio.mean(), 1.0, atol=0.15)
+
+
+def test_a_given_b_factor_and_resolution_are_used(random):
+    _, halves, mask = flat_halves(random, 120.0, 0.1)
+    plain = sharpen_halves(*halves, pixel=2.0, mask=mask, b_factor=0.0, resolution=8.0)
+    made = sharpen_halves(*halves, pixel=2.0, mask=mask, b_factor=-60.0, resolution=8.0)
+    assert (plain.b_factor, made.b_factor, made.resolution) == (0.0, -60.0, 8.0)
+    np.testing.assert_allclose(made.map, filters.apply_b_factor(plain.map, 2.0, -60.0), atol=1e-5 * np.abs(made.map).max())
+    beyond = shells.shell_sums(64, [(shells.transform(made.map),) * 2])[0]
+    assert beyond[20:].max() < 1e-8 * beyond.max()  # shell 16 is 8 A
+    fine = sharpen_halves(*halves, pixel=2.0, mask=mask, b_factor=0.0, resolution=1.0)
+    assert fine.resolution == 4.0  # not beyond Nyquist
+
+
+def test_halves_that_do_not_correlate_are_only_averaged(random):
+    halves = random.normal(size=(2, 32, 32, 32))
+    halves[1] -= (halves[1] * halves[0]).mean() * halves[0]
+    halves[1] -= 0.2 * halves[0]  # in no shell by chance
+    made = sharpen_halves(*halves, pixel=2.0, mask="none")
+    assert made.b_factor is None
+    np.testing.assert_allclose(made.map, halves.mean(axis=0), atol=1e-6)
+    assert made.compared.journal[-1]["message"] == "map: average of the halves, neither weighted nor sharpened"

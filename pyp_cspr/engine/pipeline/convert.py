@@ -1,0 +1,75 @@
+"""From one program's files to another's, through the data set: poses, geometry, CTF and half-sets go along."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from ..errors import InputError
+from ..io.relion import read_dataset, write_dataset
+from ..io.relion_spa import is_spa, read_spa, write_spa
+from ..io.star import read_star
+from ..model.tables import Dataset
+from .chunk import Progress, no_progress
+from .convert_pyp import is_pyp, read_pyp, write_pyp
+
+FORMATS = {
+    "relion5": "RELION 5 tomography project, which is also the engine's own form",
+    "relion4": "RELION 4 tomography project",
+    "relion-spa": "RELION single-particle star: each projection a row (--stacks writes their images as well)",
+    "pyp": "PYP project with .cistem tables (--stacks writes tilt series that are not one stack each)",
+    "pyp-parx": "the same with .parx tables, which round: 0.01 deg, 0.01 A",
+}
+
+
+def read_any(
+    path: str, image_size: Optional[Tuple[int, int]] = None, need_images: bool = False, alignments: str = ""
+) -> Tuple[Dataset, str]:
+    """The data set of whatever lies at ``path``, and what that was. ``image_size`` as in ``read_spa``; ``alignments`` are those
+    of a PYP project that are meant, if not the last. Raises InputError."""
+    if is_pyp(path):
+        return read_pyp(path, alignments), "PYP project"
+    if alignments:
+        raise InputError(f"--alignments {alignments}: {path} is no PYP project (a folder with a .films or .micrographs list)")
+    if os.path.isfile(path) and path.endswith(".star") and is_spa(read_star(path)):
+        return read_spa(path, image_size), "RELION single-particle star"
+    return read_dataset(path, need_images), "RELION tomography project"
+
+
+def convert(
+    source: str,
+    out: str,
+    form: str = "relion5",
+    stacks: bool = False,
+    box: int = 0,
+    image_size: Optional[Tuple[int, int]] = None,
+    overwrite: bool = False,
+    alignments: str = "",
+    progress: Progress = no_progress,
+) -> Dict[str, Any]:
+    """Write what ``source`` holds into the folder ``out`` in another form (one of ``FORMATS``); says what was written.
+
+    Particles without a half-set get one, so that all that is made of them has the same. Raises InputError.
+    """
+    if form not in FORMATS:
+        raise InputError(f"--to {form}: unknown format; known: {', '.join(FORMATS)}")
+    if stacks and form in ("relion5", "relion4"):
+        raise InputError(f"--stacks: {form} needs no other images; leave it out, or give --to relion-spa")
+    folder = Path(out).absolute()
+    if folder == (Path(source).absolute() if os.path.isdir(source) else Path(source).absolute().parent):
+        raise InputError(f"{folder}: is where the input lies; give another folder")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"{folder}: is not empty; give another folder, or --overwrite")
+    dataset, kind = read_any(source, image_size, stacks, alignments)
+    dataset.assign_halves()
+    warnings: List[str] = []
+    if form == "relion-spa":
+        star = write_spa(dataset, folder, stacks, box, progress)
+    elif form in ("pyp", "pyp-parx"):
+        star, warnings = write_pyp(dataset, folder, form == "pyp-parx", stacks)
+    else:
+        star = write_dataset(dataset, folder, 4 if form == "relion4" else 5)
+    halves = [int((dataset.particles["half"] == half).sum()) for half in (1, 2)]
+    return {"read": kind, "written": star, "format": form, "n_series": len(dataset.series),
+            "n_particles": len(dataset.particles), "halves": halves, "warnings": warnings}

@@ -1,0 +1,225 @@
+"""A ``csp`` run in a PYP project: iterations from PYP's alignments and map to the next ones, by the engine's own refinement.
+
+PROJECT/frealign/scratch/NAME_r01_fromII/
+  input/        the data set that iteration II starts with
+  run/          the refinement (iterate.py): its iteration i is PYP's II + i - 1, and its iteration 0 the start
+  csp.json      what was asked for, and the last iteration that was written to the project
+A call with the same settings extends the run; with others it starts a new one from the last iteration's alignments and map.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+from ..errors import InputError
+from ..io.mrc import open_stack
+from ..io.pyp_dataset import PypOptics
+from ..io.relion import write_dataset
+from ..model.pyp_configuration import FIRST_ITERATION, PypConfiguration
+from ..model.pyp_settings import PypProject as Asked
+from ..model.pyp_settings import PypResources, project_of, resources_of, settings_by_iteration, warnings_of
+from .executors import Executor, Resources, SlurmSettings, make_executor
+from .iterate import Bar, Refinement, refine
+from .pyp_project import CLASS, Binnings, PypProject
+from .pyp_results import Results
+from .resources import share_out
+from .store import RunStore, read_json, write_json
+
+Say = Callable[[str], None]
+
+
+class _Leg(NamedTuple):
+    """A run folder and PYP's number of its first iteration."""
+
+    folder: Path
+    first: int
+    request: Dict[str, Any]
+
+
+def run_csp(folder: str, configuration: PypConfiguration, say: Say = print, bar: Optional[Bar] = None) -> Dict[str, Any]:
+    """Do what a project's configuration asks for; returns the iterations that were done and why it ended.
+
+    ``say`` gets a line for each thing that a user should know. Raises InputError for all that cannot be.
+    """
+    asked, resources = project_of(configuration), resources_of(configuration)
+    _refuse_what_is_not_here(asked)
+    for line in warnings_of(configuration):
+        say(f"warning: {line}")
+    project = open_project(folder, asked, int(configuration.value("extract_box")))
+    results = Results(project)
+    done = project.iterations()
+    if asked.skip and done:
+        start = _start_of(asked, project)  # before anything is moved
+        for path in (start, project.folder / asked.model):
+            if path.resolve().parent == project.maps.resolve() and path.name.startswith(f"{project.dataset}_{CLASS}_"):
+                raise InputError(f"{path}: is among the results that a fresh start moves away; copy it elsewhere and give that")
+        say(f"starting fresh; what was there is now in {results.set_aside()}")
+        done = []
+    else:
+        start = _start_of(asked, project) if not done else Path()
+    last = done[-1] if done else asked.first_iteration - 1
+    if last >= FIRST_ITERATION:
+        say(f"going on after iteration {last}")
+    target = max(asked.last_iteration, last + 1)
+    with _executor(resources, configuration) as executor:
+        leg = _leg(project, configuration, asked, resources, last, start, say)
+        for note in project.notes:
+            say(f"note: {note}")
+        if asked.interactive:
+            return _look(leg, last + 1 - leg.first + 1, say)
+        return _iterate(project, results, leg, executor, range(last + 1, target + 1), say, bar)
+
+
+def _iterate(
+    project: PypProject, results: Results, leg: _Leg, executor: Executor, numbers: range, say: Say, bar: Optional[Bar]
+) -> Dict[str, Any]:
+    written: List[Dict[str, Any]] = []
+    reason = "all iterations done"
+    for number in numbers:
+        count = number - leg.first + 1
+        summary = refine(
+            str(leg.folder / "input"), leg.request["reference"], str(leg.folder / "run"), leg.request["values"], count,
+            leg.request["mask"], leg.request["tasks_per_chunk"], report=True, bar=bar, executor=executor)
+        if len(summary["iterations"]) <= count:
+            reason = summary["reason"]
+            break
+        store = Refinement(str(leg.folder / "run"), leg.request["values"], count).store(count)
+        replace = leg.request.get("writing") == number  # killed while it was written
+        leg.request["writing"] = number
+        write_json(leg.folder / "csp.json", leg.request)
+        for warning in results.write(number, store, replace):
+            say(f"warning: {warning}")
+        leg.request["published"] = number
+        write_json(leg.folder / "csp.json", leg.request)
+        entry = dict(summary["iterations"][-1], iteration=number)
+        written.append(entry)
+        say(f"iteration {number}: {_figures(entry)}; {results.path(f'{number:02d}.mrc')}")
+    if not written:
+        say(f"nothing was left to do: {reason}")
+    report = str(leg.folder / "run" / "report.html")
+    return {"project": str(project.folder), "iterations": written, "reason": reason, "report": report}
+
+
+def _look(leg: _Leg, count: int, say: Say) -> Dict[str, Any]:
+    """Run the first chunk that is not done in the foreground, and show some of its projections (PYP's interactive mode)."""
+    from .debug import debug_chunk
+
+    run = str(leg.folder / "run")
+    planned = refine(str(leg.folder / "input"), leg.request["reference"], run, leg.request["values"], count,
+                     leg.request["mask"], leg.request["tasks_per_chunk"], chunks_elsewhere=True)
+    if "tasks" not in planned:
+        raise InputError(f"{run}: all chunks of this iteration are done; start csp without -interactive to go on")
+    task, folder = Path(planned["tasks"][0]), leg.folder / "debug"
+    _, threads, memory = share_out(1, 0, 0.0, 1)
+    reference = leg.request["reference"] if planned["iteration"] == 0 else ""
+    files = debug_chunk(task, folder, ["3"], reference, threads, memory, say)
+    for path in files:
+        say(str(path))
+    return {"task": str(task), "files": files}
+
+
+def _figures(entry: Dict[str, Any]) -> str:
+    names = (("limit", "limit", " A"), ("resolution", "resolution_0143", " A"), ("score", "score", ""))
+    return ", ".join(f"{name} {entry[key]:.2f}{unit}" for name, key, unit in names if entry.get(key) is not None)
+
+
+def _refuse_what_is_not_here(asked: Asked) -> None:
+    if asked.mode != "tomo":
+        raise InputError(f"data_mode {asked.mode}: csp refines tilt series; for single particles see `cspr convert`")
+    if asked.particle_format not in ("frealign", "frealign_local"):
+        raise InputError(f"particle_fmt {asked.particle_format}: csp reads frealign; other forms go through `cspr convert`")
+
+
+def open_project(folder: str, asked: Asked, box: int = 0) -> PypProject:
+    """The project with the optics that were asked for; ``box`` in pixels of the map, 0: that of csp_model, if it is there.
+
+    The pixel is that of the images where it was not given. Raises InputError where it is not known at all.
+    """
+    known = {name: getattr(asked, name) for name in ("voltage", "cs", "amplitude_contrast", "dose")
+             if getattr(asked, name) is not None}
+    pixel = (asked.pixel or 0.0) * asked.image_binning
+    model = Path(folder, asked.model)
+    if not box and asked.model and model.is_file():
+        box = open_stack(model).nx
+    known.update(box=box, hand=asked.hand, bin=float(asked.binning), dose_before=asked.dose_before,
+                 contrast=1.0 if asked.white_particles else -1.0)
+    binnings = Binnings(asked.tomogram_binning or 0.0, asked.volumes_binning)
+    project = PypProject(folder, PypOptics(pixel or 1.0, **known), binnings, asked.dataset)
+    if not pixel:
+        first = project.folder / "mrc" / f"{project.names[0]}.mrc"
+        pixel = open_stack(first).pixel if first.exists() else 0.0
+        if pixel in (0.0, 1.0):
+            raise InputError(f"{project.folder}: the pixel size is not known; give -scope_pixel")
+        project = PypProject(folder, PypOptics(pixel, **known), binnings, asked.dataset)
+    return project
+
+
+def _start_of(asked: Asked, project: PypProject) -> Path:
+    """The alignments that were given, and a check of the map. Raises InputError."""
+    for name, value in (("csp_refine", asked.alignments), ("csp_model", asked.model)):
+        if not value:
+            raise InputError(f"{project.folder}: no iteration to go on from; give -{name}")
+        if not Path(project.folder, value).exists():
+            raise InputError(f"-{name} {value}: no such file; mend the path")
+    return Path(project.folder, asked.alignments)
+
+
+def _leg(
+    project: PypProject, configuration: PypConfiguration, asked: Asked, resources: PypResources, last: int, start: Path,
+    say: Say,
+) -> _Leg:
+    """The run that the next iteration belongs to, made where it is new."""
+    scratch = project.folder / "frealign" / "scratch"
+    prefix = f"{project.dataset}_{CLASS}_from"
+    for folder in sorted(scratch.glob(f"{prefix}*"), reverse=True):
+        if not (folder / "csp.json").exists():
+            continue
+        before = read_json(folder / "csp.json")
+        wanted = _request(project, configuration, asked, resources, before["first"], Path(before["reference"]))
+        same = all(before[name] == wanted[name] for name in wanted)
+        if same and before["published"] == last:
+            return _Leg(folder, before["first"], before)
+        if same and before.get("writing") == last:
+            before["published"] = last  # killed while it was written, but the archive comes last
+            return _Leg(folder, before["first"], before)
+    first = last + 1
+    results = Results(project)
+    if start != Path():
+        source, reference = start, Path(project.folder, asked.model)
+        results.write_start(reference)
+    else:
+        source, reference = project.alignments_of(last), results.path(f"{last:02d}.mrc")
+    request = dict(_request(project, configuration, asked, resources, first, reference), first=first, published=last)
+    number, folder = 1, scratch / f"{prefix}{first:02d}"
+    while folder.exists() and (folder / "csp.json").exists():
+        number += 1
+        folder = scratch / f"{prefix}{first:02d}_{number}"
+    dataset = project.read_alignments(source)
+    dataset.assign_halves()
+    RunStore(folder / "run").create()
+    write_dataset(dataset, folder / "input")
+    write_json(folder / "csp.json", request)
+    say(f"{len(dataset.particles)} particles of {len(dataset.series)} series, alignments of {source}")
+    return _Leg(folder, first, request)
+
+
+def _request(
+    project: PypProject, configuration: PypConfiguration, asked: Asked, resources: PypResources, first: int, reference: Path
+) -> Dict[str, Any]:
+    lists = [len(value) for value in configuration.values.values() if isinstance(value, list)]
+    last = max([first, *(FIRST_ITERATION - 1 + length for length in lists)])  # what comes later repeats
+    mask = asked.mask
+    if mask not in ("auto", "none") and not mask.startswith("sphere:"):
+        mask = str(Path(project.folder, mask))
+    return {"reference": str(reference), "values": settings_by_iteration(configuration, first, last), "mask": mask,
+            "tasks_per_chunk": resources.tasks_per_chunk}
+
+
+def _executor(resources: PypResources, configuration: PypConfiguration) -> Executor:
+    threads = resources.threads if configuration.given("slurm_tasks") else 0
+    slurm = SlurmSettings(
+        queue=resources.queue, account=resources.account, walltime=resources.walltime, tasks=resources.threads,
+        memory_per_task=resources.memory / resources.threads, gres=resources.gres,
+        max_cpus=resources.most_tasks * resources.threads, retries=resources.retries)
+    return make_executor(resources.executor or "local", Resources(0, threads, 0.0, slurm))

@@ -1,0 +1,190 @@
+"""`cspr convert`: the ways between the forms, and what is refused. Half-sets survive."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pyp_cspr.engine.cli import main
+from pyp_cspr.engine.core.geometry import matrix_to_tilt, rotation_angle
+from pyp_cspr.engine.io.mrc import open_stack, read_map
+from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.io.star import read_star
+from pyp_cspr.tests.engine.io.projects import make_dataset
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Two series whose stacks hold the tilts in the star's order, as RELION 4 wants them."""
+    dataset = make_dataset(tmp_path / "images")
+    dataset.exposures["slice"] = np.concatenate([np.arange(5), np.arange(4)])
+    dataset.box, dataset.box_pixel = 8, 3.7
+    dataset.exposures["order"] = np.concatenate([np.argsort(np.argsort(dataset.exposures["dose_before"][rows]))
+                                                 for rows in (slice(0, 5), slice(5, 9))])
+    write_dataset(dataset, tmp_path / "five")
+    return tmp_path / "five"
+
+
+def assert_same(one, two, doses: bool = True) -> None:
+    for name in ("position", "rotation"):
+        np.testing.assert_allclose(two.particles[name], one.particles[name], atol=1e-8)
+    np.testing.assert_array_equal(two.particles["half"], one.particles["half"])
+    assert two.particles["name"].tolist() == one.particles["name"].tolist()
+    names = ("rotation", "shift", "defocus", "phase_shift", "scale", "dose_before", "enabled")
+    for name in names + (("dose",) if doses else ()):
+        np.testing.assert_allclose(two.exposures[name], one.exposures[name], atol=1e-7, err_msg=name)
+    for name in ("pixel", "voltage", "cs", "amplitude_contrast", "hand", "specimen_size", "images"):
+        np.testing.assert_array_equal(two.series[name], one.series[name])
+    np.testing.assert_array_equal(two.visible, one.visible)
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path):
+    (tmp_path / "images").mkdir()
+
+
+def test_relion_5_to_4_and_back(project, tmp_path, capsys) -> None:
+    assert main(["convert", str(project), str(tmp_path / "four"), "--to", "relion4", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["n_series"], said["n_particles"], said["format"]) == (2, 6, "relion4")
+    blocks = read_star(tmp_path / "four" / "tomograms.star")
+    assert set(blocks) == {"global", "TS_a", "TS_b"}
+    assert blocks["TS_a"].has("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnTomoProjW", "rlnCtfScalefactor")
+    assert not any(label in blocks["TS_a"] for label in ("rlnTomoYTilt", "rlnMicrographName"))
+    assert "rlnTomoTiltSeriesStarFile" not in blocks["global"]
+    particles = read_star(tmp_path / "four" / "particles.star")["particles"]
+    assert particles.has("rlnCoordinateX", "rlnOriginZAngst")
+    assert "rlnCenteredCoordinateXAngst" not in particles
+    assert main(["convert", str(tmp_path / "four"), str(tmp_path / "again")]) == 0
+    assert_same(read_dataset(project), read_dataset(tmp_path / "again"), doses=False)
+
+
+def test_relion_4_is_not_given_what_it_cannot_hold(project, tmp_path, capsys) -> None:
+    dataset = read_dataset(project)
+    dataset.exposures["slice"] = dataset.exposures["slice"][::-1].copy()
+    write_dataset(dataset, tmp_path / "turned")
+    assert main(["convert", str(tmp_path / "turned"), str(tmp_path / "four"), "--to", "relion4"]) == 2
+    assert "one stack with the tilts in the star's order" in capsys.readouterr().err
+
+
+def test_particles_without_half_sets_get_them_and_those_with_keep_theirs(project, tmp_path) -> None:
+    dataset = read_dataset(project)
+    dataset.particles["half"] = [2, 2, 2, 1, 1, 1]
+    write_dataset(dataset, tmp_path / "kept")
+    dataset.particles["half"] = 0
+    write_dataset(dataset, tmp_path / "none")
+    for name, want in (("kept", [2, 2, 2, 1, 1, 1]), ("none", None)):
+        assert main(["convert", str(tmp_path / name), str(tmp_path / f"{name}5")]) == 0
+        half = read_dataset(tmp_path / f"{name}5").particles["half"].tolist()
+        assert half == want if want else sorted(half) == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_single_particle_star_there_and_back(project, tmp_path) -> None:
+    assert main(["convert", str(project), str(tmp_path / "spa"), "--to", "relion-spa"]) == 0
+    star = read_star(tmp_path / "spa" / "particles.star")["particles"]
+    assert main(["convert", str(tmp_path / "spa" / "particles.star"), str(tmp_path / "five again")]) == 0
+    again = read_dataset(tmp_path / "five again")
+    assert len(again.particles) == len(star)
+    np.testing.assert_array_equal(np.sort(again.particles["half"]), np.sort(star.integers("rlnRandomSubset")))
+
+
+@pytest.mark.parametrize("form, place, angle, tilt", [("pyp", 1e-5, 1e-4, 1e-5), ("pyp-parx", 2e-4, 5e-4, 0.006)])
+def test_relion_to_pyp_and_back(small_sample, tmp_path, form, place, angle, tilt) -> None:
+    """float32 is what a .cistem loses; a .parx keeps 0.01 deg of a tilt angle. Half-sets and every projection's place stay."""
+    dataset = read_dataset(small_sample)
+    dataset.particles["half"] = np.random.default_rng(4).integers(1, 3, len(dataset.particles))
+    dataset.particles["position"] += np.random.default_rng(5).normal(0, 20, (len(dataset.particles), 3))
+    dataset.exposures["shift"] += np.random.default_rng(6).normal(0, 9, (len(dataset.exposures), 2))
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", form]) == 0
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    one, two = read_dataset(tmp_path / "one"), read_dataset(tmp_path / "two")
+    np.testing.assert_array_equal(two.particles["half"], one.particles["half"])
+    np.testing.assert_allclose(two.particles["position"], one.particles["position"], atol=place)
+    assert rotation_angle(one.particles["rotation"], two.particles["rotation"]).max() < angle
+    assert rotation_angle(one.exposures["rotation"], two.exposures["rotation"]).max() < tilt
+    assert (two.box, two.box_pixel) == (one.box, one.box_pixel)
+    np.testing.assert_allclose(two.exposures["defocus"], one.exposures["defocus"], atol=0.1)
+    np.testing.assert_allclose(two.exposures["dose_before"], one.exposures["dose_before"], atol=1e-6)
+    for name in ("pixel", "voltage", "cs", "amplitude_contrast", "hand", "contrast", "specimen_size"):
+        np.testing.assert_array_equal(two.series[name], one.series[name], err_msg=name)
+    for row in range(len(one.series)):
+        (u, depth), (v, other) = one.project(row), two.project(row)
+        np.testing.assert_allclose(v, u, atol=0.02)
+        np.testing.assert_allclose(other, depth, atol=place + 0.3 * (tilt > 1e-3))
+        np.testing.assert_array_equal(two.used(row), one.used(row))
+    assert all((tmp_path / "project" / "mrc" / f"{name}.mrc").is_symlink() for name in one.series["name"])
+
+
+@pytest.mark.slow
+def test_a_project_of_pyp_reconstructs_to_the_same_map(small_sample, tmp_path, capsys) -> None:
+    """But for the exposures' scale factors, which PYP does not know."""
+    assert main(["convert", str(small_sample), str(tmp_path / "project"), "--to", "pyp"]) == 0
+    assert "scale factors" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "back")]) == 0
+    dataset = read_dataset(small_sample)
+    dataset.exposures["scale"] = 1.0
+    dataset.assign_halves()
+    write_dataset(dataset, tmp_path / "straight")
+    for name in ("straight", "back"):
+        assert main(["reconstruct", str(tmp_path / name), "--out", str(tmp_path / f"{name} run"), "--no-report",
+                     "--processes", "1"]) == 0
+    one, two = (read_map(tmp_path / f"{name} run" / "half1.mrc")[0] for name in ("straight", "back"))
+    assert np.linalg.norm(one - two) < 1e-3 * np.linalg.norm(one)
+
+
+def test_tilts_out_of_order_become_a_stack_for_pyp(small_sample, tmp_path, capsys) -> None:
+    """The stack's images in another order, and one of them not used."""
+    dataset = read_dataset(small_sample)
+    first = dataset.exposures_of(0)
+    keep = np.ones(len(dataset.exposures), bool)
+    keep[first[4]] = False
+    dataset.exposures = dataset.exposures.take(keep)
+    dataset.visible = dataset.visible.copy()
+    dataset.visible[dataset.particles_of(0), -1] = False
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", "pyp"]) == 2
+    assert "--stacks writes it as one" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", "pyp", "--stacks", "--overwrite"]) == 0
+    name = str(dataset.series["name"][0])
+    written = open_stack(tmp_path / "project" / "mrc" / f"{name}.mrc")
+    assert written.n == len(first) - 1
+    one = read_dataset(tmp_path / "one")
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    two = read_dataset(tmp_path / "two")
+    source = open_stack(str(one.series["images"][0]))
+    tilts = np.array([matrix_to_tilt(data.exposures["rotation"][data.exposures_of(0)])[1] for data in (one, two)])
+    for row, tilt in enumerate(tilts[1]):
+        match = int(np.argmin(np.abs(tilts[0] - tilt)))
+        np.testing.assert_array_equal(written.image(int(two.exposures["slice"][two.exposures_of(0)[row]])),
+                                      source.image(int(one.exposures["slice"][one.exposures_of(0)[match]])))
+
+
+def test_what_pyp_cannot_hold_is_refused(project, tmp_path, capsys) -> None:
+    assert main(["convert", str(project), str(tmp_path / "out"), "--to", "pyp"]) == 2
+    assert "series differ in voltage" in capsys.readouterr().err
+    assert main(["convert", str(project), str(tmp_path / "out"), "--alignments", "x.bz2"]) == 2
+    assert "is no PYP project" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--stacks"], "needs no other images"), (["--to", "relion-spa", "--box", "0"], None),
+])
+def test_options_that_do_not_go_together(project, tmp_path, capsys, options, words) -> None:
+    code = main(["convert", str(project), str(tmp_path / "out"), *options])
+    assert code == (2 if words else 0)
+    assert (words or "") in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten_unasked(project, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    assert main(["convert", str(project), str(out)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["convert", str(project), str(out), "--overwrite"]) == 0
+    assert (out / "mine.txt").read_text() == "mine"
+    assert main(["convert", str(project), str(project), "--overwrite"]) == 2
+    assert "is where the input lies" in capsys.readouterr().err

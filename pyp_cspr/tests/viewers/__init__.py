@@ -1,0 +1,1 @@
+"""Tests of the windows: real ones, on an X server without a screen."""

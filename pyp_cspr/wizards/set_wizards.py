@@ -1,0 +1,121 @@
+"""Wizards that look at particles and tilt series: score, number of projections, weights of exposures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine.errors import InputError
+from ..engine.pipeline.filter import automatic_threshold, usable_projections
+from ..engine.report import figures
+from ..protocols import ProtPypCsprFilter, ProtPypCsprRefine
+from ..protocols.protocol_filter import GIVEN
+from . import compute
+from .map_wizards import PypCsprWizard
+
+WEIGHTINGS = (("measured", "measured: the signal and noise found in each image"),
+              ("score", "score: the mean score of each image"), ("dose", "dose: the dose alone"))
+MEANING = {"measured": "Each tilt image gets the weight that its own signal and noise have in each shell, besides the dose. "
+                       "The best where there are particles enough to measure them.",
+           "score": "Each tilt image gets one weight, by its mean score, besides the dose. As older programs do.",
+           "dose": "All that counts is how much dose there was before (Grant and Grigorieff 2015). For few particles, whose "
+                   "signal cannot be measured."}
+
+
+class PypCsprScoreWizard(PypCsprWizard):
+    """The score threshold, on the histogram."""
+
+    _targets = [(ProtPypCsprFilter, ["score", "byScore"])]
+
+    def ask(self, form: Any) -> None:
+        from .dialog import FigureDialog, Slider, lines
+
+        particles = form.protocol.inputParticles.get()
+        if particles is None:
+            raise InputError("choose the sub-tomograms first")
+        scores = compute.scores_of(particles)
+        finite = scores[np.isfinite(scores)]
+        if not len(finite):
+            raise InputError("the particles have no scores: they come with 'refine tilt series'")
+        automatic, _, reason = automatic_threshold(finite)
+        low, high = float(np.floor(finite.min())), float(np.ceil(finite.max()))
+        start = self.number(form, "score", low if automatic is None else automatic)
+
+        def draw(values: Any) -> Any:
+            return figures.score_histogram(finite, values["score"])
+
+        def say(values: Any) -> str:
+            below = int((finite < values["score"]).sum())
+            unknown = len(scores) - len(finite)
+            return lines(f"{below} of {len(finite)} particles ({100 * below / len(finite):.0f} %) score less and are removed.",
+                         f"{unknown} without a score are removed as well." if unknown else "",
+                         f"Automatic: {'none' if automatic is None else f'{automatic:.2f}'}. {reason[:1].upper()}{reason[1:]}.")
+
+        value = float(np.clip(start, low, high))
+        dialog = FigureDialog(form.root, "Lowest score to keep",
+                              "100 times the correlation of image and model: the mean over a particle's projections.",
+                              [Slider("score", "Score", low, high, 0.05, round(value, 2))], draw, say)
+        if dialog.resultYes():
+            form.setVar("byScore", GIVEN)
+            form.setVar("score", round(dialog.values["score"], 3))
+
+
+class PypCsprProjectionsWizard(PypCsprWizard):
+    """The least number of projections, on the histogram, with the tilt range of the series."""
+
+    _targets = [(ProtPypCsprFilter, ["minProjections"])]
+
+    def ask(self, form: Any) -> None:
+        from .dialog import FigureDialog, Slider, lines
+
+        dataset = compute.read_input(form.protocol)
+        counts = usable_projections(dataset)
+        low, high, images = compute.tilt_range(dataset)
+        most = int(counts.max())
+
+        def draw(values: Any) -> Any:
+            figure = figures.score_histogram(counts, values["count"])
+            figure.axes[0].set_xlabel("projections of a particle")
+            return figure
+
+        def say(values: Any) -> str:
+            below = int((counts < values["count"]).sum())
+            return lines(f"{below} of {len(counts)} particles have fewer and are removed.",
+                         f"{images} tilt images of {len(dataset.series)} series count, from {low:.1f} to {high:.1f} degrees; "
+                         f"a particle has {int(counts.min())} to {most} projections inside them.")
+
+        start = int(self.number(form, "minProjections", max(1, most // 2)))
+        dialog = FigureDialog(form.root, "Least number of projections",
+                              "Particles near the border are missing in tilted images.",
+                              [Slider("count", "Projections", 0, most, 1, min(start, most))], draw, say)
+        if dialog.resultYes():
+            form.setVar("minProjections", int(dialog.values["count"]))
+
+
+class PypCsprWeightingWizard(PypCsprWizard):
+    """How tilt images are weighted, with the tilt scheme."""
+
+    _targets = [(ProtPypCsprRefine, ["exposureWeighting"])]
+
+    def ask(self, form: Any) -> None:
+        from .dialog import Choice, FigureDialog, lines
+
+        dataset = compute.read_input(form.protocol)
+        low, high, images = compute.tilt_range(dataset)
+        given = str(form.protocol.exposureWeighting.get()).strip()
+
+        def draw(values: Any) -> Any:
+            return figures.tilt_scheme(dataset)
+
+        def say(values: Any) -> str:
+            dose = dataset.exposures["dose_before"] + dataset.exposures["dose"]
+            return lines(MEANING[values["weighting"]],
+                         f"{images} tilt images of {len(dataset.series)} series count, from {low:.1f} to {high:.1f} degrees, "
+                         f"up to {float(dose.max()):.0f} e/A² in all.")
+
+        value = given if given in MEANING else "measured"
+        dialog = FigureDialog(form.root, "Weights of tilt images", "High tilts and high doses tell less about fine detail.",
+                              [Choice("weighting", "Weigh by", WEIGHTINGS, value)], draw, say)
+        if dialog.resultYes():
+            form.setVar("exposureWeighting", dialog.values["weighting"])
