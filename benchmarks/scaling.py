@@ -3,9 +3,9 @@
     python benchmarks/scaling.py [--json FILE]
 
 Each row is one process that refines one simulated series (no file is written but the sample) from 2 deg, 4 A and tilts of
-0.5 deg, 0.5 deg, 4 A, to 8.5 A; box 96 has the same pixel and more of the particle's surroundings; box 128 has 2 A/px and goes to
-6 A, as in the comparison with RELION. The second run in a process counts, whose kernels are loaded, with extraction and all.
-Memory is the peak of the process; "bounded" runs with a tenth of the coefficients in memory.
+0.5 deg, 0.5 deg, 4 A, to 8.5 A; box 96 has the same pixel and more of the particle's surroundings; box 128 has 2 A/px and
+goes to 6 A, as in the comparison with RELION. The second run in a process counts, whose kernels are loaded, with extraction and
+all. Memory is the peak of the process; "bounded" runs with a tenth of the coefficients in memory.
 """
 
 from __future__ import annotations
