@@ -241,7 +241,7 @@ def choose_executor(asked: str, queue: bool) -> Tuple[str, str]:
     """
     if mpi_size() > 1:
         if asked not in ("", "mpi"):
-            raise InputError(f"-executor {asked}: mpirun has started {mpi_size()} processes of this command; give -executor mpi")
+            raise InputError(f"-executor {asked}: mpirun has started {mpi_size()} of this command; give -executor mpi")
         return "mpi", ""
     if asked:
         return asked, ""
