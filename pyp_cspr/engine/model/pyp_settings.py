@@ -232,8 +232,8 @@ def project_of(configuration: PypConfiguration) -> PypProject:
     if given("NumberOfIterations") and not given("refine_maxiter"):
         last = first - 1 + get("NumberOfIterations")
     return PypProject(
-        alignments=get("csp_refine"), model=get("csp_model"), mask=_mask(configuration), skip=get("csp_skip") or not get("refine_resume"),
-        first_iteration=first, last_iteration=last,
+        alignments=get("csp_refine"), model=get("csp_model"), mask=_mask(configuration),
+        skip=get("csp_skip") or not get("refine_resume"), first_iteration=first, last_iteration=last,
         next_iteration=get("refine_iter") if given("refine_iter") else None, particle_format=get("extract_fmt"),
         interactive=get("interactive"), dataset=get("data_set"), mode=get("data_mode"), pixel=if_given("scope_pixel"),
         image_binning=get("data_bin"), binning=get("extract_bin"), voltage=if_given("scope_voltage"),

@@ -66,10 +66,11 @@ def _run(
     done = project.iterations()
     if asked.skip and done:
         start = _start_of(asked, project)  # before anything is moved
-        for path in (start, project.folder / asked.model):
-            if path.resolve().parent == project.maps.resolve() and path.name.startswith(f"{project.dataset}_{CLASS}_"):
+        given = (start, project.folder / asked.model)
+        for path in given:
+            if results.is_result(path):
                 raise InputError(f"{path}: is among the results that a fresh start moves away; copy it elsewhere and give that")
-        say(f"starting fresh; what was there is now in {results.set_aside()}")
+        say(f"starting fresh; what was there is now in {results.set_aside(given)}")
         done = []
     else:
         start = _start_of(asked, project) if not done else Path()
@@ -167,7 +168,7 @@ def open_project(folder: str, asked: Asked, box: int = 0) -> PypProject:
         first = project.folder / "mrc" / f"{project.names[0]}.mrc"
         pixel = open_stack(first).pixel if first.exists() else 0.0
         if pixel in (0.0, 1.0):
-            raise InputError(f"{project.folder}: the pixel size is not known; give -scope_pixel")
+            raise InputError(f"{project.folder}: the pixel size is not known; give scope_pixel (in .pyp_config)")
         project = PypProject(folder, PypOptics(pixel, **known), binnings, asked.dataset)
     return project
 
