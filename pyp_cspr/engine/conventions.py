@@ -28,10 +28,11 @@ The specimen and the particle
 The exposure (one tilt image)
  8. T_e = Rz(zrot) Ry(ytilt) Rx(xtilt) takes the specimen frame to the microscope frame. PYP's tilt angle a and
     axis angle b are ytilt = a and zrot = -b.
- 9. The particle is seen at u = (T_e x_p)_xy + b_e from the image's centre; +x along columns, +y along rows.
+ 9. The particle is seen at u = m_e (T_e x_p)_xy + b_e from the image's centre; +x along columns, +y along rows. The
+    image's magnification m_e, mostly 1, spreads the particles about the image of the specimen's origin.
 10. Its depth is (T_e x_p)_z and its defocus is that of the exposure + hand * depth, hand = rlnTomoHand.
-11. The projection has the orientation M = T_e R_p and is the central slice Y(k) = C(k) V(M^T (k, 0)) of the
-    reference's transform V, with the phase of sentence 3.
+11. The projection has the orientation M = T_e R_p and is the central slice Y(k) = C(k) V(m_e M^T (k, 0)) of the
+    reference's transform V, with the phase of sentence 3. C is in the image's own frequencies, as it is measured there.
 
 The contrast transfer function
 12. C = +sin(chi), chi = pi lambda k^2 (df(a) - lambda^2 k^2 Cs / 2) + phase_shift + atan(ac / sqrt(1 - ac^2)), with

@@ -10,6 +10,8 @@ class CsprError(Exception):
 
     def __init__(self, message: str = "") -> None:
         text = str(message)
+        if not text.isprintable():  # a damaged file may hold line ends and a terminal's control characters
+            text = "".join(mark if mark.isprintable() else " " if mark.isspace() else "?" for mark in text)
         super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 305]} ... {text[-300:]}")
 
 

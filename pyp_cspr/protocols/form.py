@@ -49,7 +49,15 @@ WHAT: Tuple[Row, ...] = (
     Row("prior_deformation", "Deformation of the specimen: allowed change (A)",
         "Of each control value of a smooth field in each tilt image. 0: none. 20 is usual. Scipion's sets cannot hold it: the "
         "refined stars of the run do.", True),
-    Row("deformation_grid", "Control values of the deformation, to a side", "2 to 4.", True),
+    Row("deformation_grid", "Control values of the deformation, to a side", "2 to 5.", True),
+    Row("prior_regional_defocus", "Defocus by region: allowed change (A)",
+        "Of each control value of a smooth field in each tilt image. 0: none. 300 is usual. Scipion's sets cannot hold it: the "
+        "refined stars of the run do.", True),
+    Row("defocus_grid", "Control values of the defocus by region, to a side", "2 to 5.", True),
+    Row("prior_magnification", "Magnification of tilt images: allowed change (percent)",
+        "0, the default, keeps it. 1 is usual. Scipion's sets cannot hold it: the refined stars of the run do.", True),
+    Row("prior_amplitude", "Signal of tilt images: allowed change (percent)",
+        "About what is measured before each stage. 0, the default, keeps that. 30 is usual.", True),
     Row("prior_third_angle", "X-tilt of tilt images: allowed change (degrees)",
         "0, the default, keeps it. Scipion's tilt series cannot hold it: the refined stars of the run do.", True),
     Row("hard_tolerances", "Keep changes inside a box?",

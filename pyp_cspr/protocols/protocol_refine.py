@@ -361,9 +361,10 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             warnings += checks.resolution_warnings(self._values()["resolution"], pixel)
         if self.priorThirdAngle.get() > 0:
             warnings.append("An X-tilt is refined, which Scipion's tilt series cannot hold: the average has it, sets do not.")
-        if self.priorDeformation.get() > 0 or self.priorParticleDefocus.get() > 0:
-            warnings.append("Deformations and the particles' own defocus cannot be held by Scipion's sets: the average has "
-                            "them, sets do not.")
+        rare = (self.priorDeformation, self.priorParticleDefocus, self.priorRegionalDefocus, self.priorMagnification)
+        if any(prior.get() > 0 for prior in rare):
+            warnings.append("Deformations, magnifications and the defocus of particles and regions cannot be held by Scipion's "
+                            "sets: the average has them, sets do not.")
         if self.sameReference.get() or not self.halfReferences.get():
             warnings.append("The half-sets are not refined independently: the FSC will be too good.")
         return warnings

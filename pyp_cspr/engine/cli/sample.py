@@ -28,6 +28,7 @@ ACQUISITION: Options = (
     ("tilt_range", "DEG", "largest tilt angle to both sides"),
     ("axis", "DEG", "in-plane direction of the tilt axis"),
     ("xtilt", "DEG", "tilt of the specimen about x"),
+    ("magnification", "PERCENT", "rms of the tilt images' magnification; the stars hold it"),
     ("shift", "A", "rms of the tilt images' true shifts"),
     ("astigmatism", "A", "largest true difference of the two defoci"),
     ("voltage", "KV", "acceleration voltage"),
@@ -51,6 +52,7 @@ ERRORS: Options = (
     ("axis_error", "DEG", "of the tilt axes"),
     ("shift_error", "A", "of the tilt images' shifts"),
     ("defocus_error", "A", "of the defocus"),
+    ("magnification_error", "PERCENT", "of the magnification"),
 )
 
 

@@ -27,7 +27,7 @@ def agreement(
     phase: ArrayLike,
     wavelength: float,
     cs: float,
-    scale: float = 1.0,
+    scale: ArrayLike = 1.0,
     premultiplied: bool = False,
     threads: int = 1,
 ) -> NDArray[np.float64]:
@@ -42,6 +42,7 @@ def agreement(
     from . import agreement_kernels as kernels
 
     turns, moved = np.asarray(rotations, dtype=np.float64), np.ascontiguousarray(shifts, dtype=np.float64)
+    scales = np.broadcast_to(np.asarray(scale, dtype=np.float64), (len(data),))
     choice = np.broadcast_to(np.asarray(which), (len(data),))
     form, constant, quartic = chi_in_turns(defocus_form, phase, wavelength, cs)
     kx, ky = frequencies(band, field)
@@ -53,7 +54,7 @@ def agreement(
         mine = np.flatnonzero(choice == number)
         for low in range(0, len(mine), SLICES):
             rows = mine[low : low + SLICES]
-            model = reference.slices(turns[rows], band, scale, threads).view(np.float32)
+            model = reference.slices(turns[rows], band, scales[rows], threads).view(np.float32)
             part = np.empty((len(rows), *out.shape[1:]))
             arguments = (flat, rows, model, kx, ky, first, form[rows], constant[rows], quartic, moved[rows], premultiplied)
 

@@ -5,28 +5,31 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit
+from .magnification_kernels import radial_derivative, radial_sums
 from .weighting_kernels import sine_of_turns
 
 CHUNK = 128  # coefficients that are worked on at a time: their scratch stays in the first-level cache
-SUMS = 55  # see ``evaluate_ctf``
+SUMS = 67  # see ``evaluate_ctf``
 
 
 @jit
 def evaluate_ctf(
     out, data, rows, to_data, to_weight, exposure, form, constant, quartic, matrices, shifts, cubes, which, origin, line, plane,
-    kx, ky, count, limit, start, stop,
+    kx, ky, count, limit, premultiplied, magnified, start, stop,
 ):
-    """out[p, :] = the 55 sums of projections ``start`` to ``stop``.
+    """out[p, :] = the 67 sums of projections ``start`` to ``stop``.
 
     ``data`` float32 (Q, 2 n) is X and ``rows[p]`` the row of p in it; ``to_data`` a / s^2 and ``to_weight`` a^2 / s^2 are
     float32 (E, n), their row ``exposure[p]``. chi in turns is the quadratic ``form`` float64 (P, 3) of (kx, ky) in Fourier
-    pixels plus ``constant`` (P,) minus ``quartic`` |k|^4. The others as in ``refinement_kernels.evaluate``.
+    pixels plus ``constant`` (P,) minus ``quartic`` |k|^4. Where ``premultiplied``, data are C X: sums with C' mean nothing. The
+    others as in ``refinement_kernels.evaluate``.
 
     The sums, with V the slice, C the CTF and C' its derivative by chi, w the weight, z = Re X* V e a / s^2, g the slice's
     derivatives by a rotation, k = (kx, ky), t = (k^2, kx^2 - ky^2, 2 kx ky, 1), the first three over ``limit``^2:
     0 C z; 1-3 C Re X* g e; 4-5 C Re X* dV/ds e; 6 w C^2 |V|^2; 7-9 w C^2 Re V* g; 10-15 w C^2 Re g* g (xx xy xz yy yz zz);
     16-21 w C^2 Re g* dV/ds (xx xy yx yy zx zy); 22-24 w C^2 |V|^2 (kx^2 kxky ky^2); 25-28 C' z t; 29-32 w C C' |V|^2 t;
-    33-44 w C C' Re V* g t (g slow, t fast); 45-54 w C'^2 |V|^2 t t (11 12 13 14 22 23 24 33 34 44).
+    33-44 w C C' Re V* g t (g slow, t fast); 45-54 w C'^2 |V|^2 t t (11 12 13 14 22 23 24 33 34 44);
+    55-66 those of ``magnification_kernels.radial_sums`` where ``magnified`` is True; compiled without them where it is None.
     """
     xs = np.empty(CHUNK, np.float32)
     ys = np.empty(CHUNK, np.float32)
@@ -43,13 +46,14 @@ def evaluate_ctf(
     azi = np.empty(CHUNK, np.float32)
     dr = np.empty(CHUNK, np.float32)
     di = np.empty(CHUNK, np.float32)
+    radial = np.empty((2, CHUNK), np.float32)
     ctf = np.empty(CHUNK, np.float32)
+    gain = np.ones(CHUNK, np.float32) if premultiplied else ctf  # what the data are still to be multiplied with
     slope = np.empty(CHUNK, np.float32)
     width = 2 * limit + 1
     table = np.empty((4, width), np.float32)
     one = np.float32(1.0)
     unit = np.float32(1.0 / (limit * limit))
-    twopi = 2.0 * np.pi
     for p in range(start, stop):
         row = rows[p]
         cube = cubes[which[p]]
@@ -59,8 +63,8 @@ def evaluate_ctf(
         yx, yy, yz = np.float32(matrices[p, 1, 0]), np.float32(matrices[p, 1, 1]), np.float32(matrices[p, 1, 2])
         zx, zy, zz = np.float32(matrices[p, 2, 0]), np.float32(matrices[p, 2, 1]), np.float32(matrices[p, 2, 2])
         for k in range(width):
-            angle_x = twopi * (k - limit) * shifts[p, 0]
-            angle_y = twopi * (k - limit) * shifts[p, 1]
+            angle_x = 2.0 * np.pi * (k - limit) * shifts[p, 0]
+            angle_y = 2.0 * np.pi * (k - limit) * shifts[p, 1]
             table[0, k] = np.cos(angle_x)
             table[1, k] = np.sin(angle_x)
             table[2, k] = np.cos(angle_y)
@@ -126,6 +130,8 @@ def evaluate_ctf(
                 ctf[j] = sine_of_turns(np.float32(turns - np.rint(turns)))
                 turns += 0.25
                 slope[j] = sine_of_turns(np.float32(turns - np.rint(turns)))
+            if magnified is not None:
+                radial_derivative(radial, axr, axi, ayr, ayi, azr, azi, flip, kx, ky, low, size, matrices[p])
             # The slice's derivatives by a rotation replace those by the cube's axes. Of a Friedel mate, V = conj V(-s), the
             # real derivatives change sign, the imaginary ones do not.
             for j in range(size):
@@ -144,7 +150,7 @@ def evaluate_ctf(
             s0 = s1 = s2 = s3 = s4 = s5 = q1 = q2 = q3 = q4 = np.float32(0.0)
             for j in range(size):
                 fx, fy = np.float32(kx[low + j]), np.float32(ky[low + j])
-                c = ctf[j]
+                c = gain[j]
                 z = dr[j] * vr[j] - di[j] * vi[j]
                 yr, yi = c * dr[j], c * di[j]
                 s0 += c * z
@@ -152,8 +158,7 @@ def evaluate_ctf(
                 s2 += yr * ayr[j] - yi * ayi[j]
                 s3 += yr * azr[j] - yi * azi[j]
                 turned = yr * vi[j] + yi * vr[j]
-                s4 += fx * turned
-                s5 += fy * turned
+                s4, s5 = s4 + fx * turned, s5 + fy * turned
                 z *= slope[j]
                 q1 += z * (fx * fx + fy * fy)
                 q2 += z * (fx * fx - fy * fy)
@@ -290,3 +295,6 @@ def evaluate_ctf(
             out[p, 52] += c33
             out[p, 53] += c34
             out[p, 54] += c44
+            if magnified is not None:
+                radial_sums(out[p], radial, vr, vi, axr, axi, ayr, ayi, azr, azi, dr, di, gain, ctf, slope,
+                            to_weight[e], kx, ky, low, size, unit)

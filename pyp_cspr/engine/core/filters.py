@@ -60,19 +60,23 @@ class GuinierFit(NamedTuple):
     shells: Tuple[int, int]  # first and last shell of the fit
 
 
+SPAN = 0.75  # finest over coarsest resolution of a B-factor's fit, at most
+
+
 def guinier(
     power: NDArray, curve: NDArray, box: int, pixel: float, finest: float, coarsest: float = 10.0, least: int = 4
 ) -> Optional[GuinierFit]:
     """B-factor by a straight line through ln(C_ref |F|) against k^2 (Rosenthal and Henderson 2003).
 
     ``power`` mean |F|^2 and ``curve`` FSC of each shell ``(N//2+1,)``. The range is from ``coarsest`` to ``finest`` (angstrom);
-    coarser than 10 A a spectrum follows the fold and not Wilson's statistics. None where fewer than ``least`` shells lie in it.
+    coarser than 10 A a spectrum follows the fold and not Wilson's statistics. None where fewer than ``least`` shells lie in it
+    or it does not reach ``SPAN`` of the coarsest: over so little the fold's own ups and downs are far larger than any fall-off.
     """
     resolution = resolutions(box, pixel)
     weight = reference_weight(curve)
     use = (resolution <= coarsest) & (resolution >= finest) & (np.asarray(power) > 0) & (weight > 0)
     rows = np.flatnonzero(use)
-    if len(rows) < least:
+    if len(rows) < least or finest > SPAN * coarsest:
         return None
     k2 = 1.0 / resolution[rows] ** 2
     amplitude = 0.5 * np.log(power[rows]) + np.log(weight[rows])

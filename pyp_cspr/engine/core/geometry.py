@@ -111,19 +111,6 @@ def project(rotation: ArrayLike, shift: ArrayLike, position: ArrayLike) -> Tuple
     return seen[..., :2] + np.asarray(shift, float), seen[..., 2]
 
 
-def grid_weights(position: ArrayLike, field: ArrayLike, grid: int) -> NDArray[np.float64]:
-    """Bilinear weights ``(..., grid^2)`` of the control values of a deformation field, by rows.
-
-    ``position`` ``(..., 2)`` in angstrom from the image's centre, without the exposure's shift; ``field`` (2,) width and height
-    that the ``grid`` (2 or more to a side) spans. Beyond it the field is that of its edge.
-    """
-    place = np.asarray(position, float) * (grid - 1) / np.asarray(field, float) + 0.5 * (grid - 1)
-    away = np.clip(place, 0.0, grid - 1.0)[..., None] - np.arange(grid)
-    hats = np.clip(1.0 - np.abs(away), 0.0, 1.0)  # (..., 2, grid)
-    weights: NDArray[np.float64] = hats[..., 1, :, None] * hats[..., 0, None, :]
-    return weights.reshape(place.shape[:-1] + (grid * grid,))
-
-
 def imod_to_exposure(
     linear: ArrayLike, offset: ArrayLike, tilt: ArrayLike, xtilt: ArrayLike, pixel: float
 ) -> Tuple[Matrices, Vectors]:

@@ -42,18 +42,18 @@ class Reference:
             volume = correct_gridding(volume, self.padded)
         self.cube = volume_to_half(volume, self.padded, self.extent, threads)  # (2 r + 1, 2 r + 1, r + 1) complex64
 
-    def slices(self, rotations: ArrayLike, band: Band, scale: float = 1.0, threads: int = 1) -> NDArray[np.complex64]:
+    def slices(self, rotations: ArrayLike, band: Band, scale: ArrayLike = 1.0, threads: int = 1) -> NDArray[np.complex64]:
         """V(``scale`` M^T (kx, ky, 0)) of M = ``rotations`` (B, 3, 3), ``(B, len(band))``.
 
-        ``scale`` is the field of view of the map over that of the images. Raises ValueError for matrices that are not
+        ``scale`` is the field of view of the map over that of the images, times their magnification: a number, or one for each
+        slice (B,). Raises ValueError for matrices that are not
         rotations and for samples beyond the radius.
         """
         from . import projection_kernels as kernels
 
         turns = check_rotations(rotations)
-        if band.radius * scale > self.radius * (1 + 1e-6):
-            raise ValueError(f"samples reach {band.radius * scale:g} Fourier pixels, the reference {self.radius:g}")
-        rows = np.ascontiguousarray(turns[:, :2] * (scale * self.padded / self.box), dtype=np.float32)
+        scales = check_scales(scale, len(turns), band.radius, self.radius)
+        rows = np.ascontiguousarray(turns[:, :2] * (scales * self.padded / self.box), dtype=np.float32)
         kx, ky = band.kx.astype(np.float32), band.ky.astype(np.float32)
         out = np.empty((len(rows), len(band)), np.complex64)
         cube, flat_out = self.cube.view(np.float32), out.view(np.float32)
@@ -64,3 +64,14 @@ class Reference:
 
         run_ranges(work, len(rows), threads)
         return out
+
+
+def check_scales(scale: ArrayLike, number: int, reach: float, radius: float) -> NDArray[np.float64]:
+    """``scale`` ready to multiply ``number`` matrices. Raises ValueError where it brings ``reach`` beyond ``radius``."""
+    scales = np.asarray(scale, dtype=np.float64)
+    if scales.shape not in ((), (number,)):
+        raise ValueError(f"scale {scales.shape}: want one number, or one for each of {number} projections")
+    largest = reach * float(scales.max(initial=0.0))
+    if largest > radius * (1 + 1e-6):
+        raise ValueError(f"samples reach {largest:g} Fourier pixels, the reference {radius:g}")
+    return scales if scales.ndim == 0 else scales[:, None, None]

@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._jit import run_ranges
 from .band import Band
-from .projection import Reference
+from .projection import Reference, check_scales
 
 PARAMETERS = 5  # rotation about the microscope's x, y, z (radians), shift in x, y (angstrom)
+AMPLITUDE = 5  # log of the amplitude: a sixth parameter where it is asked for
 _PAIRS = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
@@ -41,17 +42,20 @@ def local_equations(
     which: ArrayLike,
     rotations: ArrayLike,
     shifts: ArrayLike,
-    scale: float = 1.0,
+    scale: ArrayLike = 1.0,
     rows: Optional[ArrayLike] = None,
     count: Optional[int] = None,
     threads: int = 1,
+    gain: Optional[ArrayLike] = None,
 ) -> LocalEquations:
     """Evaluate P projections.
 
     ``data`` (Q, n) and ``weight`` (Q, n) are weighted coefficients on ``band``; ``rows`` (P,) picks among them (default: all).
     ``references`` have one size; ``which`` (P,) chooses among them. ``rotations`` M (P, 3, 3); ``shifts`` (P, 2) in angstrom
-    from where the particle's centre has phase 0; ``field`` of the crops in angstrom, ``scale`` that of the map over it.
-    ``count`` coefficients are used (default all): a prefix of the band is a lower resolution.
+    from where the particle's centre has phase 0; ``field`` of the crops in angstrom; ``scale`` is the map's field over that,
+    times the magnification of the image: one number, or one for each projection (P,).
+    ``count`` coefficients are used (default all): a prefix of the band is a lower resolution. ``gain`` (P,) multiplies the
+    amplitude; with it, even of 1, gradient and matrix have ``AMPLITUDE`` too.
 
     Rotations act on the left: M' = exp([w]x) M. Raises ValueError where the band reaches beyond the references.
     """
@@ -62,9 +66,8 @@ def local_equations(
     picked = np.arange(len(matrices)) if rows is None else np.ascontiguousarray(rows, dtype=np.int64)
     count = len(band) if count is None else int(count)
     reach = float(np.hypot(band.kx[:count], band.ky[:count].astype(float)).max()) if count else 0.0
-    if reach * scale > first.radius * (1 + 1e-6):
-        raise ValueError(f"samples reach {reach * scale:g} Fourier pixels, the reference {first.radius:g}")
-    matrices = matrices * (scale * first.padded / first.box)
+    scales = check_scales(scale, len(matrices), reach, first.radius)
+    matrices = matrices * (scales * first.padded / first.box)
     cubes = flat_cubes(references)
     line = first.extent + 1
     plane = line * (2 * first.extent + 1)
@@ -78,7 +81,12 @@ def local_equations(
                          band.kx, band.ky, count, start, stop)
 
     run_ranges(work, len(matrices), threads, pieces_per_thread=4)
-    return _unpack(out, 2 * np.pi / field)
+    if gain is None:
+        return _unpack(out, 2 * np.pi / field)
+    factor = np.asarray(gain, dtype=np.float64)[:, None]
+    out[:, :6] *= factor
+    out[:, 6:] *= factor**2
+    return _with_amplitude(_unpack(out, 2 * np.pi / field), out)
 
 
 def flat_cubes(references: Sequence[Reference]) -> Tuple[NDArray[np.float32], ...]:
@@ -100,3 +108,13 @@ def _unpack(sums: NDArray[np.float64], radians: float) -> LocalEquations:
     matrix[:, 3, 3], matrix[:, 4, 4] = 2.0 * radians**2 * sums[:, 22], 2.0 * radians**2 * sums[:, 24]
     matrix[:, 3, 4] = matrix[:, 4, 3] = 2.0 * radians**2 * sums[:, 23]
     return LocalEquations(sums[:, 0].copy(), sums[:, 6].copy(), gradient, matrix)
+
+
+def _with_amplitude(local: LocalEquations, sums: NDArray[np.float64]) -> LocalEquations:
+    """The equations with one more parameter: dY / d ln a = Y, which turns no phase and so meets no shift."""
+    gradient = np.concatenate([local.gradient, 2.0 * (sums[:, 6:7] - sums[:, :1])], axis=1)
+    matrix = np.zeros((len(sums), PARAMETERS + 1, PARAMETERS + 1))
+    matrix[:, :PARAMETERS, :PARAMETERS] = local.matrix
+    matrix[:, :3, AMPLITUDE] = matrix[:, AMPLITUDE, :3] = 2.0 * sums[:, 7:10]
+    matrix[:, AMPLITUDE, AMPLITUDE] = 2.0 * sums[:, 6]
+    return local._replace(gradient=gradient, matrix=matrix)

@@ -93,7 +93,7 @@ class RawImages(SeriesImages):
         mean, deviation = self.statistics(exposure_row)
         factor = np.float32(self.contrast / deviation)
         mapped, image = self._images[exposure_row]
-        source = mapped.data[image]
+        source = np.asarray(mapped.data[image])  # a plain view of the map: slices of it cost less
         low, begin, end = self._frames(positions, box)
         crops = np.zeros((len(positions), box, box), np.float32)
         for crop, (x, y), (x0, y0), (x1, y1) in zip(crops, low.tolist(), begin.tolist(), end.tolist()):
@@ -118,7 +118,7 @@ class RawImages(SeriesImages):
         """Mean and standard deviation of an image, X-rays and hot pixels left out. Raises InputError for a blank image."""
         if exposure_row not in self._statistics:
             mapped, image = self._images[exposure_row]
-            source = mapped.data[image]
+            source = np.asarray(mapped.data[image])  # a plain view of the map: slices of it cost less
             self.bytes_read += source.nbytes
             mean, deviation = _robust_statistics(source)
             if not (np.isfinite(mean) and np.isfinite(deviation)):

@@ -7,7 +7,8 @@ from typing import Any, Dict
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import grid_weights, pyp_tilt_matrix, pyp_to_particle
+from ..core.geometry import pyp_tilt_matrix, pyp_to_particle
+from ..core.splines import grid_weights
 from ..errors import InputError
 from ..model.tables import LARGEST_GRID
 from . import pyp_geometry as pyp

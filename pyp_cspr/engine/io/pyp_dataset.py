@@ -175,15 +175,13 @@ def _series_tables(
         images = np.arange(len(images))
     base = base_shift(known, pixel)[images] if known is not None else exposures["shift"]
     tilt_shift = exposures["shift"] - base
-    u, depth = dataset.project(row)
-    u, depth = u[:, column], depth[:, column]
+    u, moved = dataset.project(row)[0][:, column], dataset.defocus_changes(row)[:, column]
     seen = dataset.visible[dataset.particles_of(row)][:, column] & exposures["enabled"]
     one = pyp.project_particles(rotation[:, None], s[:, None], tilt, axis, tilt_shift)
     crop = np.rint(pyp.image_to_pixel(u - one.shift, series["image_size"][row], pixel))
     shift = u - pyp.pixel_to_image(crop, series["image_size"][row], pixel)
     p, e = np.nonzero(seen)
     pind = _particle_indices(particles["name"].tolist())
-    moved = series["hand"][row] * depth + particles["defocus_offset"][:, None]
     ones = np.ones(len(p))
     scored = np.zeros(len(p)) if score is None else np.nan_to_num(score[:, column][p, e])
     projections: Columns = {

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..core.geometry import (
     euler_to_matrix,
-    grid_weights,
     matrix_to_tilt,
     particle_to_pyp,
     projection_shift,
@@ -25,6 +24,7 @@ from ..core.geometry import (
     rotation_z,
     sva_to_particle,
 )
+from ..core.splines import grid_weights
 from ..model.tables import LARGEST_GRID
 
 Floats = NDArray[np.float64]

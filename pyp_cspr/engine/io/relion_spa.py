@@ -132,14 +132,14 @@ class _Projections:
     def __init__(self, dataset: Dataset, row: int, box: int) -> None:
         self.dataset, self.row, self.box, self.pixel = dataset, row, box, _pixel(dataset, row)
         used = dataset.used(row)
-        place, depth = dataset.project(row)
+        place, changes = dataset.project(row)[0], dataset.defocus_changes(row)
         particles, exposures = dataset.particles_of(row), dataset.exposures_of(row)
         column, index = np.nonzero(used.T)
         self.particle, self.exposure = particles[index], exposures[column]
-        self.u, self.depth = place[index, column], depth[index, column]
+        self.u, self.changes = place[index, column], changes[index, column]
         self.centre, inside = self._place()
         keep = inside >= LEAST_INSIDE
-        for name in ("particle", "exposure", "u", "depth", "centre"):
+        for name in ("particle", "exposure", "u", "changes", "centre"):
             setattr(self, name, getattr(self, name)[keep])
 
     def _place(self) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -162,8 +162,7 @@ class _Projections:
         series, particles, exposures = dataset.series, dataset.particles, dataset.exposures
         rot, tilt, psi = matrix_to_euler(exposures["rotation"][e] @ particles["rotation"][p])
         origin = self.centre - self.u
-        moved = series["hand"][row] * self.depth + particles["defocus_offset"][p]
-        defocus = exposures["defocus"][e]
+        moved, defocus = self.changes, exposures["defocus"][e]
         corner = self.centre / float(series["pixel"][row]) + series["image_size"][row] // 2
         names = [str(name) for name in particles["name"][p]]
         files = [str(file) or str(series["images"][row]) for file in exposures["file"][e]]

@@ -139,12 +139,15 @@ class _SeriesReader:
             "defocus": np.stack([defocus_u, defocus_v, tilts.floats("rlnDefocusAngle", 0.0)], axis=-1),
             "phase_shift": tilts.floats("rlnPhaseShift", 0.0),
             "scale": tilts.floats("rlnCtfScalefactor", 1.0),
+            "magnification": tilts.floats("csprMagnification", 1.0),
             "enabled": enabled & (tilts.integers("csprEnabled", 1) != 0),
             "extract_rotation": np.zeros((count, 3, 3)),
             "extract_shift": np.zeros((count, 2)),
         }
         if "csprDeformation" in tilts:
-            exposures["deformation"], series["deformation_grid"] = _deformations(tilts, f"series {name}")
+            exposures["deformation"], series["deformation_grid"] = _control_values(tilts, "csprDeformation", 2, name)
+        if "csprDefocusField" in tilts:
+            exposures["defocus_field"], series["defocus_grid"] = _control_values(tilts, "csprDefocusField", 1, name)
         if tilts.has(*EXTRACTED):
             angles = [tilts.floats(label) for label in EXTRACTED]
             exposures["extract_rotation"] = tilt_to_matrix(*angles[:3])
@@ -286,17 +289,19 @@ def _doses(tilts: StarBlock, fraction: float) -> Tuple[NDArray[np.float64], NDAr
     return before, dose, order
 
 
-def _deformations(tilts: StarBlock, where: str) -> Tuple[NDArray[np.float64], int]:
-    """(control values (n, most), grid) of csprDeformation: 2 grid^2 numbers in brackets for each tilt."""
+def _control_values(tilts: StarBlock, label: str, parts: int, name: str) -> Tuple[NDArray[np.float64], int]:
+    """(control values (n, most), grid) of a field of ``parts`` components: parts grid^2 numbers in brackets for each tilt."""
     rows = []
-    for text in tilts.texts("csprDeformation"):
+    where = f"{tilts.where}: series {name}: {label}"
+    for text in tilts.texts(label):
         try:
             rows.append([float(part) for part in text.strip("[]").split(",")])
         except ValueError:
-            raise InputError(f"{tilts.where}: {where}: csprDeformation {text[:40]!r} is not a list of numbers") from None
-    grid = int(round((len(rows[0]) / 2) ** 0.5)) if rows else 0
-    if any(len(row) != 2 * grid**2 for row in rows) or not 2 <= grid <= LARGEST_GRID:
-        raise InputError(f"{tilts.where}: {where}: csprDeformation must hold 2 n^2 numbers, n from 2 to {LARGEST_GRID}")
-    values = np.zeros((len(rows), 2 * LARGEST_GRID**2))
-    values[:, : 2 * grid**2] = rows
+            raise InputError(f"{where} {text[:40]!r} is not a list of numbers") from None
+    grid = int(round((len(rows[0]) / parts) ** 0.5)) if rows else 0
+    if any(len(row) != parts * grid**2 for row in rows) or not 2 <= grid <= LARGEST_GRID:
+        count = "n^2" if parts == 1 else f"{parts} n^2"
+        raise InputError(f"{where} must hold {count} numbers, n from 2 to {LARGEST_GRID}")
+    values = np.zeros((len(rows), parts * LARGEST_GRID**2))
+    values[:, : parts * grid**2] = rows
     return values, grid

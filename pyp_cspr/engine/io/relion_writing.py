@@ -180,6 +180,10 @@ def _tilt_block(dataset: Dataset, row: int, root: str) -> StarBlock:
         columns["rlnTomoProjW"] = ["[0,0,0,1]"] * len(exposures)
     if dataset.series["deformation_grid"][row] >= 2:
         columns["csprDeformation"] = ["[" + ",".join(_numbers(v.ravel())) + "]" for v in dataset.deformations(row)]
+    if dataset.series["defocus_grid"][row] >= 2:
+        columns["csprDefocusField"] = ["[" + ",".join(_numbers(v)) + "]" for v in dataset.defocus_fields(row)]
+    if (exposures["magnification"] != 1).any():
+        columns["csprMagnification"] = _numbers(exposures["magnification"])
     if not exposures["enabled"].all():
         columns["csprEnabled"] = _whole(exposures["enabled"])
     moved = (exposures["extract_rotation"] != rotation).any() or (exposures["extract_shift"] != shift).any()

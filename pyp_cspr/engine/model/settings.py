@@ -122,11 +122,15 @@ class RefineSettings(ReconstructSettings):
     prior_third_angle: float = 0.0  # deg
     prior_shift: float = 100.0  # angstrom (csp_ToleranceMicrographShifts)
     prior_deformation: float = 0.0  # angstrom, of each control value of the exposures' deformation fields; usual: 20
-    deformation_grid: int = 2  # control values to a side, 2 to 4: the smooth form of PYP's regions (csp_Grid)
+    deformation_grid: int = 2  # control values to a side, 2 to 5: the smooth form of PYP's regions (csp_Grid)
+    prior_magnification: float = 0.0  # percent, exposures; usual: 1
     prior_defocus: float = 0.0  # angstrom, exposures (csp_ToleranceMicrographDefocus1, Defocus2); usual: 750
     prior_astigmatism: float = 0.0  # angstrom, exposures, of its two components; usual: 300
     prior_phase: float = 0.0  # deg, exposures with a phase plate; usual: 20
+    prior_amplitude: float = 0.0  # percent, exposures, about what is measured before each stage; usual: 30
     prior_particle_defocus: float = 0.0  # angstrom, particles; usual: 300
+    prior_regional_defocus: float = 0.0  # angstrom, of each control value of the exposures' defocus fields; usual: 300
+    defocus_grid: int = 2  # control values to a side, 2 to 5: PYP's CTF by region
     hard_tolerances: bool = False  # keep every parameter in PYP's box about its start as well
     huber: float = 0.0  # projections that differ by more standard deviations than this lose weight; 0: none; usual: 4
     # Exposures weigh by their measured amplitude and noise; by their mean scores over the data set, PYP's way, from iteration
@@ -160,8 +164,9 @@ class RefineSettings(ReconstructSettings):
         _check_exposures(self.refinement_first, self.refinement_last, "refinement", where)
         if self.exposure_weighting not in ("measured", "score", "dose"):
             raise InputError(f"{where}: exposure_weighting {self.exposure_weighting!r}; it must be measured, score or dose")
-        if not 2 <= self.deformation_grid <= 4:
-            raise InputError(f"{where}: deformation_grid {self.deformation_grid}; it must be from 2 to 4")
+        for name in ("deformation_grid", "defocus_grid"):
+            if not 2 <= getattr(self, name) <= 5:
+                raise InputError(f"{where}: {name} {getattr(self, name)}; it must be from 2 to 5")
 
     def reconstruction(self) -> ReconstructSettings:
         """The part that reconstruction knows."""

@@ -11,7 +11,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import grid_weights, project
+from ..core.geometry import project
+from ..core.splines import grid_weights
 from ..errors import InputError
 
 
@@ -27,7 +28,8 @@ class Column:
     default: Any = None  # None: the column must be given
 
 
-LARGEST_GRID = 4  # control values to a side of a deformation field
+LARGEST_GRID = 5  # control values to a side of a field of deformation or defocus
+LARGEST_MAGNIFICATION = 0.05  # by which an exposure's may differ from 1
 
 SERIES = (
     Column("name", "U", (), "", "name, unique in the data set (rlnTomoName, tsId)"),
@@ -43,6 +45,7 @@ SERIES = (
     Column("stack_pixel", "f8", (), "A", "pixel size of extracted stacks; 0 for raw images", 0.0),
     Column("stack_box", "i8", (), "pixel", "box of extracted stacks; 0 for raw images", 0),
     Column("deformation_grid", "i8", (), "", "control values to a side of the exposures' deformation fields; 0: none", 0),
+    Column("defocus_grid", "i8", (), "", "control values to a side of the exposures' defocus fields; 0: none", 0),
     Column("premultiplied", "?", (), "", "extracted stacks are already multiplied by their CTF", False),
 )
 
@@ -60,6 +63,8 @@ EXPOSURES = (
     Column("scale", "f8", (), "", "signal amplitude relative to an undamaged thin specimen (rlnCtfScalefactor)", 1.0),
     Column("score", "f8", (), "", "mean score of its acquisition order in the data set, 0 worst to 1 best; NaN: none", np.nan),
     Column("deformation", "f8", (2 * LARGEST_GRID**2,), "A", "shift x, y at each control value, by rows of the grid", 0.0),
+    Column("magnification", "f8", (), "", "m_e, of the image against the pixel size: u = m_e (T_e x_p)_xy + b_e", 1.0),
+    Column("defocus_field", "f8", (LARGEST_GRID**2,), "A", "defocus at each control value, on top of df_u and df_v", 0.0),
     Column("sigma", "f8", (4,), "deg, deg, A, A", "uncertainty of tilt angle, axis angle, shift x, y; 0: not refined", 0.0),
     Column("enabled", "?", (), "", "False: an excluded view, kept but not used", True),
     # Where extracted stacks were cut from: a refined geometry does not move pixels that are already cut.
@@ -157,12 +162,24 @@ class Dataset:
         """u ``(particles, exposures, 2)`` and depth ``(particles, exposures)`` of a series, angstrom."""
         rows = self.exposures_of(series)
         position = self.particles["position"][self.particles_of(series)]
-        u, depth = project(self.exposures["rotation"][rows], self.exposures["shift"][rows], position[:, None, :])
+        seen, depth = project(self.exposures["rotation"][rows], 0.0, position[:, None, :])
+        u = self.exposures["magnification"][rows, None] * seen + self.exposures["shift"][rows]
         grid = int(self.series["deformation_grid"][series])
         if grid >= 2:
-            weights = grid_weights(u - self.exposures["shift"][rows], self.field(series), grid)
-            u = u + np.einsum("peb,ebi->pei", weights, self.deformations(series))
+            u = u + np.einsum("peb,ebi->pei", grid_weights(seen, self.field(series), grid), self.deformations(series))
         return u, depth
+
+    def defocus_changes(self, series: int) -> NDArray[np.float64]:
+        """``(particles, exposures)`` of a series: what depth, particle and region add to the exposures' defocus, angstrom."""
+        rows, particles = self.exposures_of(series), self.particles_of(series)
+        position = self.particles["position"][particles]
+        seen, depth = project(self.exposures["rotation"][rows], 0.0, position[:, None, :])
+        changes: NDArray[np.float64] = self.series["hand"][series] * depth
+        changes = changes + self.particles["defocus_offset"][particles, None]
+        grid = int(self.series["defocus_grid"][series])
+        if grid >= 2:
+            changes += np.einsum("peb,eb->pe", grid_weights(seen, self.field(series), grid), self.defocus_fields(series))
+        return changes
 
     def field(self, series: int) -> NDArray[np.float64]:
         """Width and height of a series' images in angstrom; 1 where they are not known."""
@@ -174,6 +191,12 @@ class Dataset:
         grid = int(self.series["deformation_grid"][series])
         values = self.exposures["deformation"][self.exposures_of(series), : 2 * grid**2]
         return values.reshape(len(values), grid**2, 2)
+
+    def defocus_fields(self, series: int) -> NDArray[np.float64]:
+        """Control values of the regional defocus of a series' exposures, ``(E, grid^2)`` in angstrom."""
+        grid = int(self.series["defocus_grid"][series])
+        values: NDArray[np.float64] = self.exposures["defocus_field"][self.exposures_of(series), : grid**2]
+        return values
 
     def is_stacks(self, series: int) -> bool:
         """True where the series' particles bring extracted stacks."""
@@ -238,6 +261,10 @@ class Dataset:
                 raise InputError(f"{where}: series {name}: hand {self.series['hand'][row]:g}; it must be 1 or -1")
             if len(self.exposures_of(row)) == 0:
                 raise InputError(f"{where}: series {name}: no tilt images; check its tilt-series star")
+            magnification = self.exposures["magnification"][self.exposures_of(row)]
+            if np.abs(magnification - 1.0).max() > LARGEST_MAGNIFICATION + 1e-9:
+                raise InputError(f"{where}: series {name}: magnifications {magnification.min():g} to {magnification.max():g}; "
+                                 f"they must be within {LARGEST_MAGNIFICATION:g} of 1: check the pixel size")
         for table, kind in ((self.exposures, "exposure"), (self.particles, "particle")):
             rotation = table["rotation"]
             error = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max(axis=(1, 2), initial=0.0)

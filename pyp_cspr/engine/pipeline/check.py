@@ -155,18 +155,19 @@ def _particle_scores(
         crop_grid = CropGrid(source_pixel(dataset, series), grid)
         band = crop_grid.band
         used = dataset.used(series)
-        u, depth = dataset.project(series)
+        (u, _), changes = dataset.project(series), dataset.defocus_changes(series)
         for column, exposure in enumerate(dataset.exposures_of(series)):
             rows = np.flatnonzero(used[:, column])
             if not len(rows):
                 continue
             view = ExposureView(dataset, series, int(exposure), images, crop_grid, settings, ChunkJournal(), threads)
-            where = particles[rows], u[rows, column], depth[rows, column]
+            where = particles[rows], u[rows, column], changes[rows, column]
             data, weight, good = view.weighted(*where)
             data[~good], weight[~good] = 0, 0
             # |X|^2 / s^2, from D = a C X / s^2, is the power of what the model is compared with.
             model_free = np.abs(data) ** 2 / np.maximum(weight, 1e-12 * weight.max(initial=1e-30))
             data_power[where[0]] += model_free.sum(axis=1)
+            # A magnification moves the particles; what it does to each is not seen at the resolution of a check.
             orientations = view.orientations(where[0])
             for mirror, reference in maps.items():
                 slices = reference.slices(orientations, band, crop_grid.scale, threads)

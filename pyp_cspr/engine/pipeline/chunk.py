@@ -15,10 +15,10 @@ from ..errors import CsprError
 from ..io.images import SeriesImages, open_images
 from ..io.mrc import read_map
 from ..model.settings import ReconstructSettings, RefineSettings
-from ..model.tables import Dataset
+from ..model.tables import LARGEST_MAGNIFICATION, Dataset
 from ..model.task import ChunkJournal, ChunkTask, MapGrid
 from .extract import CropGrid, ExposureView, source_pixel, stage
-from .refine_series import ExposureWeights, ScoreWeights, SeriesOutcome, refine_one, refinement_grid
+from .refine_series import ExposureWeights, ScoreWeights, SeriesOutcome, magnified, refine_one, refinement_grid
 from .resources import peak_memory
 from .selection import MapChoice, choose_for_map, projections_of_map
 from .store import RunStore, hash_array, hash_rows, read_json, read_rows
@@ -79,15 +79,20 @@ def run_chunk_file(path: Path, threads: int = 1, memory: int = 2 * 1024**3, prog
     dataset = read_rows(path.with_suffix(".npz"))
     if hash_rows(dataset) != task.rows_hash:
         raise CsprError(f"{path.with_suffix('.npz')}: is not what the task was planned with; plan the run again")
-    references = read_references(store, task, threads) if task.refine else ()
+    references = read_references(store, task, threads, magnified(task.settings, dataset)) if task.refine else ()
     sums, journal, outcomes = run_chunk(task, dataset, threads, memory, progress, references)
     return store.write_chunk(task, sums, journal.to_dict(), dataset if task.refine else None, outcomes)
 
 
-def read_references(store: RunStore, task: ChunkTask, threads: int) -> List[Reference]:
-    """The maps that the task refines against. Raises CsprError where they are not those it was planned with."""
+def read_references(store: RunStore, task: ChunkTask, threads: int, magnified: bool = False) -> List[Reference]:
+    """The maps that the task refines against, somewhat farther in Fourier space where images are ``magnified``.
+
+    Raises CsprError where they are not those the task was planned with.
+    """
     references = []
     radius = refinement_grid(task.grid, task.resolution).radius
+    if magnified:
+        radius = min(int(np.ceil(radius * (1.0 + LARGEST_MAGNIFICATION))), task.grid.box // 2 - 1)
     for number, expected in enumerate(task.references, start=1):
         path = store.reference_path(number)
         volume, _ = read_map(path)
@@ -116,7 +121,7 @@ def _insert_series(
     batch = crop_grid.batch(memory, threads)
     particles = dataset.particles_of(series)
     used = projections_of_map(dataset, series, settings, choice)
-    u, depth = dataset.project(series)
+    (u, _), changes = dataset.project(series), dataset.defocus_changes(series)
     for column, exposure in enumerate(dataset.exposures_of(series)):
         rows = np.flatnonzero(used[:, column])
         if not len(rows):
@@ -126,15 +131,19 @@ def _insert_series(
             view.amplitude, view.power = weights.of(column, view.prior, crop_grid)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
-            _insert_batch(view, particles[part], u[part, column], depth[part, column], sums, choice)
+            _insert_batch(view, particles[part], u[part, column], changes[part, column], sums, choice)
             progress(len(part))
 
 
 def _insert_batch(
-    view: ExposureView, particles: NDArray, u: NDArray, depth: NDArray, sums: Tuple[Accumulator, ...], choice: MapChoice
+    view: ExposureView, particles: NDArray, u: NDArray, changes: NDArray, sums: Tuple[Accumulator, ...], choice: MapChoice
 ) -> None:
     """Each projection goes into the sum of its particle's half-set, times the particle's weight and that of its score."""
-    data, weights, good = view.weighted(particles, u, depth)
+    data, weights, good = view.weighted(particles, u, changes)
+    band = view.grid.band
+    if band.radius * view.scale > sums[0].radius:  # a magnified image reaches farther than the sums
+        inside, band = view.grid.within(sums[0].radius / view.scale)
+        data, weights = data[:, inside], weights[:, inside]
     rotations = view.orientations(particles)
     table, journal = view.dataset.particles, view.journal
     factor = table["weight"][particles].astype(np.float32)
@@ -147,9 +156,9 @@ def _insert_batch(
             if (factor[chosen] != 1).any():
                 half_data, half_weights = half_data * factor[chosen, None], half_weights * factor[chosen, None]
             if choice.exponents.any():
-                by_score = choice.weights(particles[chosen], view.grid.band.shell / view.grid.field)
+                by_score = choice.weights(particles[chosen], band.shell / view.grid.field)
                 half_data, half_weights = half_data * by_score, half_weights * by_score
-            accumulator.insert(half_data, half_weights, rotations[chosen], view.grid.band, view.grid.scale, view.threads)
+            accumulator.insert(half_data, half_weights, rotations[chosen], band, view.scale, view.threads)
             journal.n_projections += len(chosen)
     journal.n_outside += int((~good).sum())
 

@@ -31,7 +31,8 @@ QUANTITIES = {
     "axis": ("deg", "direction of the tilt axis, zrot"),
     "shift": ("A", "distance of the tilt images' shifts"),
     "defocus": ("A", "mean defocus of a tilt image"),
-    "particle_defocus": ("A", "mean defocus of a projection, with the particle's depth"),
+    "particle_defocus": ("A", "mean defocus of a projection, with the particle's depth and all else that is its own"),
+    "magnification": ("%", "magnification of a tilt image"),
 }
 
 
@@ -107,6 +108,11 @@ class _Pair:
     pixel: float
     defocus: Tuple[NDArray, NDArray]  # mean of df_u and df_v, (exposures,) each
     hand: Tuple[float, float]
+    magnification: Tuple[NDArray, NDArray]  # (exposures,) each
+    # What places (particles, exposures, 2) and defoci (particles, exposures) have beyond the rigid geometry and the depth:
+    # magnification, deformation, regions, the particles' own
+    places: Tuple[NDArray, NDArray]
+    defoci: Tuple[NDArray, NDArray]
 
 
 def compare(
@@ -172,8 +178,21 @@ def _match(estimate: Dataset, truth: Dataset) -> List[_Pair]:
             float(truth.series["pixel"][other]),
             (estimate.exposures["defocus"][rows, :2].mean(axis=1), truth.exposures["defocus"][match, :2].mean(axis=1)),
             (float(estimate.series["hand"][series]), float(truth.series["hand"][other])),
+            (estimate.exposures["magnification"][rows], truth.exposures["magnification"][match]),
+            *zip(_beyond_rigid(estimate, series, mine, rows), _beyond_rigid(truth, other, theirs, match)),
         ))
     return pairs
+
+
+def _beyond_rigid(dataset: Dataset, series: int, particles: NDArray, exposures: NDArray) -> Tuple[NDArray, NDArray]:
+    """Of rows of one series: places minus those of the rigid geometry, changes of the defocus minus those by depth."""
+    where = np.searchsorted(dataset.particles_of(series), particles)
+    which = np.searchsorted(dataset.exposures_of(series), exposures)
+    tilts, shifts = dataset.exposures["rotation"][exposures], dataset.exposures["shift"][exposures]
+    rigid, depth = project(tilts, shifts, dataset.particles["position"][particles][:, None])
+    places = dataset.project(series)[0][where][:, which]
+    defoci = dataset.defocus_changes(series)[where][:, which]
+    return places - rigid, defoci - dataset.series["hand"][series] * depth
 
 
 def _geometry(dataset: Dataset, particles: NDArray, exposures: NDArray) -> Geometry:
@@ -183,8 +202,9 @@ def _geometry(dataset: Dataset, particles: NDArray, exposures: NDArray) -> Geome
     )
 
 
-def _pose_errors(truth: Geometry, found: Geometry, group: NDArray) -> Dict[str, NDArray[np.float64]]:
+def _pose_errors(pair: _Pair, found: Geometry, group: NDArray) -> Dict[str, NDArray[np.float64]]:
     """Errors of particles (P,), and of projections (P, E): "view" in degrees, "projected" in angstrom."""
+    truth = pair.truth
     copies = nearest_equivalent(found.rotations, truth.rotations, group)
     seen, _ = project(found.tilts, found.shifts, found.positions[:, None])
     true_seen, _ = project(truth.tilts, truth.shifts, truth.positions[:, None])
@@ -195,7 +215,7 @@ def _pose_errors(truth: Geometry, found: Geometry, group: NDArray) -> Dict[str, 
         "rotation": rotation_angle(copies, truth.rotations),
         "position": np.linalg.norm(found.positions - truth.positions, axis=1),
         "view": angle.reshape(views.shape[:2]),
-        "projected": np.linalg.norm(seen - true_seen, axis=2),
+        "projected": np.linalg.norm(seen + pair.places[0] - true_seen - pair.places[1], axis=2),
     }
 
 
@@ -203,7 +223,7 @@ def _summary(pairs: List[_Pair], estimates: List[Geometry], group: NDArray) -> D
     errors: Dict[str, List[NDArray]] = {name: [] for name in QUANTITIES}
     for pair, found in zip(pairs, estimates):
         truth = pair.truth
-        pose = _pose_errors(truth, found, group)
+        pose = _pose_errors(pair, found, group)
         for name in ("rotation", "position"):
             errors[name].append(pose[name])
         for name in ("view", "projected"):
@@ -215,8 +235,10 @@ def _summary(pairs: List[_Pair], estimates: List[Geometry], group: NDArray) -> D
         errors["defocus"].append(np.abs(pair.defocus[0] - pair.defocus[1]))
         _, depth = project(found.tilts, found.shifts, found.positions[:, None])
         _, true_depth = project(truth.tilts, truth.shifts, truth.positions[:, None])
-        here = pair.defocus[0] + pair.hand[0] * depth
-        errors["particle_defocus"].append(np.abs(here - (pair.defocus[1] + pair.hand[1] * true_depth))[pair.used])
+        here = pair.defocus[0] + pair.hand[0] * depth + pair.defoci[0]
+        there = pair.defocus[1] + pair.hand[1] * true_depth + pair.defoci[1]
+        errors["particle_defocus"].append(np.abs(here - there)[pair.used])
+        errors["magnification"].append(100.0 * np.abs(pair.magnification[0] - pair.magnification[1]))
     return {name: _statistics(np.concatenate(values), QUANTITIES[name][0]) for name, values in errors.items()}
 
 
@@ -242,7 +264,7 @@ def _against_bounds(pairs: List[_Pair], estimates: List[Geometry], group: NDArra
         if pair.series not in bounds.seen:
             continue
         used = bounds.seen[pair.series] & pair.used
-        pose = _pose_errors(pair.truth, found, group)
+        pose = _pose_errors(pair, found, group)
         good = used.any(axis=1)  # a particle without projections has no error of its own
         rows = pair.particles[good]
         found_sigmas = {

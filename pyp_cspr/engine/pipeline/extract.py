@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Iterator, Tuple
 
 import numpy as np
@@ -38,6 +39,13 @@ class CropGrid:
         radius = min(grid.radius / self.scale, self.box // 2 - 1)
         self.band: Band = make_band(self.box, radius)
         self.factor = (pixel / grid.pixel) ** 2
+
+    def within(self, radius: float) -> Tuple[NDArray[np.int64], Band]:
+        """The coefficients up to ``radius``: which of the band's they are, and a band of their own."""
+        band = self.band
+        inside = np.flatnonzero(np.hypot(band.kx, band.ky.astype(float)) <= radius)
+        parts = {name: getattr(band, name)[inside] for name in ("kx", "ky", "shell", "offset", "sign")}
+        return inside, replace(band, radius=radius, **parts)
 
     def batch(self, memory: int, threads: int) -> int:
         """How many projections fit ``memory`` bytes while they are cut, transformed, weighted and inserted."""
@@ -85,12 +93,12 @@ class ExposureView:
         self.prior = scale * dose_amplitude(shells / crop_grid.field, *dose)
         self.amplitude = self.prior if settings.dose_weighting else np.full(len(shells), scale)
         self.power = np.ones(len(shells))
+        self.scale = crop_grid.scale * float(exposures["magnification"][exposure])  # slices are taken at this times k
 
-    def _defocus(self, particles: NDArray, depth: NDArray) -> NDArray:
+    def _defocus(self, changes: NDArray) -> NDArray:
         """(B, 3) quadratic forms of the projections' own defocus."""
         defocus_u, defocus_v, angle = self.dataset.exposures["defocus"][self.row]
-        moved = self.dataset.series["hand"][self.series] * depth + self.dataset.particles["defocus_offset"][particles]
-        return defocus_form(defocus_u + moved, defocus_v + moved, np.full(len(depth), angle))
+        return defocus_form(defocus_u + changes, defocus_v + changes, np.full(len(changes), angle))
 
     def place(self, particles: NDArray, u: NDArray) -> Tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Centres of the crops ``(B, 2)`` in angstrom, and which of them lie inside the image ``(B,)``."""
@@ -114,19 +122,19 @@ class ExposureView:
         return np.full(count, self.phase)
 
     def weighted(
-        self, particles: NDArray, u: NDArray, depth: NDArray
+        self, particles: NDArray, u: NDArray, changes: NDArray
     ) -> Tuple[NDArray[np.complex64], NDArray[np.float32], NDArray[np.bool_]]:
         """D = a C X / s^2 ``(B, n)``, W = a^2 C^2 / s^2 ``(B, n)``, and which projections lie inside the image ``(B,)``.
 
-        ``u`` ``(B, 2)`` and ``depth`` ``(B,)`` in angstrom. Without a refinement the noise power is 1, to which images are
-        normalised: a noise spectrum only helps together with the signal's amplitude in it. Coefficients before the CTF's
-        first extremum weigh less (``core.weighting.level_rise``).
+        ``u`` ``(B, 2)`` and ``changes`` of the defocus ``(B,)`` (``Dataset.defocus_changes``) in angstrom. Without a refinement
+        the noise power is 1, to which images are normalised: a noise spectrum only helps together with the signal's amplitude
+        in it. Coefficients before the CTF's first extremum weigh less (``core.weighting.level_rise``).
         """
         coefficients, residual, inside = self.coefficients(particles, u)
         with stage(self.journal, "weigh"):
             weight = weigh(
-                coefficients, self.grid.band, self.grid.field, residual, self._defocus(particles, depth),
-                self._phases(len(depth)), self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied,
+                coefficients, self.grid.band, self.grid.field, residual, self._defocus(changes), self._phases(len(changes)),
+                self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied,
                 self.threads,
             )
             rise = self._rise()

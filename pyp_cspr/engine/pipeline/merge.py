@@ -86,10 +86,12 @@ def merge_rows(store: RunStore, tasks: List[ChunkTask]) -> Dataset:
         part, outcomes = store.read_refined(task.index)
         for series, outcome in enumerate(outcomes):
             row = row_of[str(part.series["name"][series])]
-            dataset.series["deformation_grid"][row] = part.series["deformation_grid"][series]
+            for name in ("deformation_grid", "defocus_grid"):
+                dataset.series[name][row] = part.series[name][series]
             for name in ("position", "rotation", "score", "sigma", "defocus_offset"):
                 dataset.particles[name][dataset.particles_of(row)] = part.particles[name][part.particles_of(series)]
-            for name in ("rotation", "shift", "defocus", "phase_shift", "deformation", "sigma"):
+            for name in ("rotation", "shift", "defocus", "phase_shift", "deformation", "magnification", "defocus_field",
+                         "sigma"):
                 dataset.exposures[name][dataset.exposures_of(row)] = part.exposures[name][part.exposures_of(series)]
             gathered.update({f"{row}.{name}": values for name, values in outcome.items()})
     write_atomic(store.refinement_path, lambda stream: np.savez(stream, **gathered))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -15,13 +16,14 @@ from ..core.geometry import matrix_to_tilt, tilt_to_matrix
 from ..core.projection import Reference
 from ..core.refinement import LocalEquations
 from ..core.weighting import score_weight
+from ..errors import InputError
 from ..model.settings import RefineSettings
-from ..model.tables import Dataset
+from ..model.tables import LARGEST_MAGNIFICATION, Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import Spectra
-from ..refine.parameters import SeriesGeometry, tolerances
+from ..refine.parameters import MODES, SeriesGeometry, tolerances
 from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
-from ..refine.solve import CtfChange, Evaluate, Solution, SolveOptions, solve_series
+from ..refine.solve import Evaluate, Solution, SolveOptions, solve_series
 from .extract import CropGrid
 from .selection import informing_dataset, solve_informed
 from .series_model import SeriesModel, geometry_of
@@ -40,6 +42,7 @@ def stage_radii(field: float, start: float, limit: float) -> List[float]:
 MEND_RESOLUTION = 30.0  # angstrom
 MEND_REACH = 60.0  # angstrom
 MEND_TILT, MEND_AXIS = 1.0, 2.0  # degrees
+MEND_MAGNIFICATION = 2.0  # percent
 MEND_BELOW = 0.5  # amplitude of an exposure that is looked at, over the median of the series
 MEND_GAIN = 1.3  # by which a score must be above the present one
 MEND_LEAST = 8.0  # standard deviations: of ten thousand tries, noise reaches 5
@@ -59,12 +62,15 @@ def refine_series(
             mended = mend_exposures(model, start, geometry, options)
         count = model.band.prefix(radius)
         spectra = model.measure(geometry, count)
+        geometry.amplitude[:] = 0.0  # against what was just measured
         last = number == len(radii) - 1
         solution = solve_informed(model, start, geometry, count, last, options)
         geometry = solution.geometry
         evaluations += solution.report.evaluations
         reports.append({"radius": float(radius), "evaluations": solution.report.evaluations,
                         "cost": [float(value) for value in solution.report.cost], "reason": solution.report.reason})
+    factor = np.exp(geometry.amplitude)
+    spectra = spectra._replace(amplitude=spectra.amplitude * factor[:, None], factor=spectra.factor * factor)
     seconds = time.perf_counter() - begin
     journal = {"stages": reports, "evaluations": evaluations, "projections": len(model), "seconds": seconds,
                "exposures_mended": max(mended, 0)}
@@ -75,8 +81,8 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
     """Put right, in place, exposures that lie in a side maximum of the correlation; returns how many.
 
     Descent cannot leave such a maximum, and one wrong exposure pulls at all particles. It shows in its amplitude, far below
-    that of the others. Tilt and axis angles about the start's are tried, each with all shifts within ``MEND_REACH``, by the
-    correlation of all the exposure's particles together.
+    that of the others. Tilt angles, axis angles and magnifications about the start's, where they are free, are tried, each with
+    all shifts within ``MEND_REACH``, by the correlation of all the exposure's particles together.
     """
     if "shift" not in options.free or len(geometry.tilts) < 3:
         return 0
@@ -94,22 +100,24 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
     best = np.maximum(MEND_GAIN * now, MEND_LEAST)
     better = geometry.copy()
     xtilt, ytilt, zrot = matrix_to_tilt(start.tilts)
-    turns = [(y, z) for y in _around(MEND_TILT, "tilt_angle", options) for z in _around(MEND_AXIS, "axis_angle", options)]
-    for turn_y, turn_z in turns:
+    reaches = {"tilt_angle": MEND_TILT, "axis_angle": MEND_AXIS, "magnification": MEND_MAGNIFICATION}
+    for turn_y, turn_z, percent in product(*(_around(reach, mode, options) for mode, reach in reaches.items())):
         trial = geometry.copy()
         trial.tilts[lost] = tilt_to_matrix(xtilt, ytilt + turn_y, zrot + turn_z)[lost]
         trial.shifts[lost] = start.shifts[lost]
+        trial.magnification[lost] = start.magnification[lost] + 0.01 * percent
         moved, score = search_exposure_shifts(data, trial, MEND_RESOLUTION, MEND_REACH)
         for e in lost[score[lost] > best[lost]]:
             best[e] = score[e]
             better.tilts[e], better.shifts[e] = trial.tilts[e], trial.shifts[e] + moved[e]
+            better.magnification[e] = trial.magnification[e]
     mended = int((better.shifts[lost] != geometry.shifts[lost]).any(axis=1).sum())
-    geometry.tilts, geometry.shifts = better.tilts, better.shifts
+    geometry.tilts, geometry.shifts, geometry.magnification = better.tilts, better.shifts, better.magnification
     return mended
 
 
 def _around(reach: float, mode: str, options: SolveOptions) -> NDArray[np.float64]:
-    """Angles from -reach to reach in steps of half a degree; 0 alone where the angle is not free."""
+    """Values from -reach to reach in steps of half a degree or percent; 0 alone where the mode is not free."""
     return np.arange(-reach, reach + 0.1, 0.5) if mode in options.free else np.zeros(1)
 
 
@@ -122,9 +130,9 @@ def coarse_model(model: SeriesModel, resolution: float, dataset: Optional[Datase
 
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
     def evaluate(
-        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None
+        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, **optics: Any
     ) -> LocalEquations:
-        return model.equations(rotations, centres, count, rows, ctf)
+        return model.equations(rotations, centres, count, rows, **optics)
 
     return evaluate
 
@@ -189,14 +197,15 @@ def _search_rotations(
     return best
 
 
-MODES = ("rotation", "position", "tilt_angle", "axis_angle", "third_angle", "shift", "deformation", "defocus", "astigmatism",
-         "phase", "particle_defocus")
-
-
 def refinement_grid(grid: MapGrid, resolution: float) -> MapGrid:
     """The map's grid, only as far in Fourier space as ``resolution`` (angstrom) goes."""
     radius = int(np.clip(grid.field / resolution, 2, grid.radius))
     return MapGrid(grid.box, grid.pixel, grid.padded, radius)
+
+
+def magnified(settings: Dict[str, Any], dataset: Dataset) -> bool:
+    """Whether slices may be taken farther out than the images' coefficients lie."""
+    return bool(settings.get("prior_magnification", 0.0) > 0 or (dataset.exposures["magnification"] != 1).any())
 
 
 def solve_options(settings: RefineSettings) -> SolveOptions:
@@ -276,11 +285,19 @@ def refine_one(
 ) -> SeriesOutcome:
     """Refine one series of ``dataset`` in place. ``reference_fsc`` as in ``SeriesModel``."""
     fine = refinement_grid(grid, resolution)
+    if magnified(settings.to_dict(), dataset):
+        reach = int(references[0].radius / (1.0 + LARGEST_MAGNIFICATION))
+        fine = MapGrid(fine.box, fine.pixel, fine.padded, min(fine.radius, reach))
+    options = solve_options(settings)
+    names = ", ".join(f"prior_{mode}" for mode in options.free if MODES[mode].ctf)
+    if dataset.series["premultiplied"][series] and names:
+        raise InputError(f"series {dataset.series['name'][series]}: its images are multiplied by their CTF, which is then "
+                         f"fixed; set {names} to 0")
     model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc)
-    start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0)
+    start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0,
+                        settings.defocus_grid if settings.prior_regional_defocus > 0 else 0)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)
-    options = solve_options(settings)
     begin = time.perf_counter()
     found = search(model, start, settings, options)
     journal.seconds["search"] = journal.seconds.get("search", 0.0) + time.perf_counter() - begin
@@ -327,6 +344,11 @@ def _store(dataset: Dataset, series: int, solution: Solution, score: NDArray) ->
         dataset.series["deformation_grid"][series] = geometry.grid
         columns = np.arange(2 * geometry.grid**2)
         dataset.exposures["deformation"][rows[:, None], columns] = geometry.deformations.reshape(len(rows), -1)
+    if geometry.defocus_grid >= 2:
+        dataset.series["defocus_grid"][series] = geometry.defocus_grid
+        columns = np.arange(geometry.defocus_grid**2)
+        dataset.exposures["defocus_field"][rows[:, None], columns] = geometry.regional_defocus
+    dataset.exposures["magnification"][rows] = geometry.magnification
     dataset.exposures["phase_shift"][rows] += np.rad2deg(geometry.phase)
     dataset.particles["defocus_offset"][particles] = geometry.particle_defocus
     dataset.particles["rotation"][particles] = geometry.poses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Dict, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..refine.parameters import EXPOSURE_MODES, SeriesGeometry
-from ..refine.solve import CtfChange, Solution, SolveOptions, solve_series
+from ..refine.solve import Solution, SolveOptions, solve_series
 
 if TYPE_CHECKING:
     from .series_model import SeriesModel
@@ -92,10 +92,8 @@ def projections_of_map(
     good &= _in_order(dataset.exposures["order"][rows], settings.map_first, settings.map_last)
     used = dataset.used(series) & choice.kept[particles][:, None] & good
     if settings.map_defocus_min > 0 or settings.map_defocus_max < 1e5:
-        _, depth = dataset.project(series)
         mean = dataset.exposures["defocus"][rows, :2].mean(axis=1)
-        offset = dataset.particles["defocus_offset"][particles][:, None]
-        defocus = mean + dataset.series["hand"][series] * depth + offset
+        defocus = mean + dataset.defocus_changes(series)
         used &= (defocus >= settings.map_defocus_min) & (defocus <= settings.map_defocus_max)
     if settings.map_theta_min > 0 or settings.map_theta_max < 180:
         along = np.einsum("ej,pj->pe", rotation[:, 2], dataset.particles["rotation"][particles][:, :, 2])
@@ -138,9 +136,9 @@ def solve_informed(
     used = model.projections.used
 
     def evaluate(
-        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None
+        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, **optics: Any
     ) -> LocalEquations:
-        return model.equations(rotations, centres, count, rows, ctf)
+        return model.equations(rotations, centres, count, rows, **optics)
 
     settings = model.settings
     informs = used & informing(model.dataset, model.series, settings) if isinstance(settings, RefineSettings) else used
@@ -153,9 +151,9 @@ def solve_informed(
                          "refinement_projections")
 
     def evaluate_chosen(
-        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, ctf: Optional[CtfChange] = None
+        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, **optics: Any
     ) -> LocalEquations:
-        return model.equations(rotations, centres, count, chosen if rows is None else chosen[rows], ctf)
+        return model.equations(rotations, centres, count, chosen if rows is None else chosen[rows], **optics)
 
     solution = solve_series(start, geometry, informs, evaluate_chosen, last, options)
     names = {mode.name for mode in EXPOSURE_MODES}

@@ -71,6 +71,10 @@ class SeriesModel:
         rows, optics = dataset.exposures_of(series), dataset.series
         table = dataset.exposures.take(rows)
         self.exposures = table
+        largest = float(table["magnification"].max())
+        if largest > 1.0:  # such an image asks for more of the references than its coefficients' limit
+            reach = min(self.grid.radius, int(self.references[0].radius / largest))
+            self.grid = MapGrid(self.grid.box, self.grid.pixel, self.grid.padded, reach)
         self.crop_grid = CropGrid(source_pixel(dataset, series), self.grid)
         self.band = self.crop_grid.band
         self.field = self.crop_grid.field
@@ -201,9 +205,10 @@ class SeriesModel:
         for block in self._loaded(weighted=False):
             rows = block.rows
             p, e = c.particle[rows], c.exposure[rows]
+            scale = self.crop_grid.scale * geometry.magnification[e]
             found = agreement(
                 block.data, band, self.field, self.references, self.which[rows], orientations[p, e],
-                centres[p, e] - c.centre[rows], forms[rows], self.phase[e], self.wavelength, self.cs, self.crop_grid.scale,
+                centres[p, e] - c.centre[rows], forms[rows], self.phase[e], self.wavelength, self.cs, scale,
                 self.premultiplied, self.threads,
             )
             np.add.at(tables[:, : found.shape[1]], e, found)
@@ -256,11 +261,14 @@ class SeriesModel:
         count: int,
         rows: Optional[NDArray[np.int64]] = None,
         ctf: Optional[CtfChange] = None,
+        magnification: Optional[NDArray] = None,
+        gain: Optional[NDArray] = None,
     ) -> LocalEquations:
         """Local equations of projections (all, or ``rows``) with the first ``count`` coefficients.
 
         With ``ctf``, what the geometry adds to each projection's CTF, the CTF is part of the model and its parameters of the
-        equations; else it is as it was when ``measure`` was called last.
+        equations; else it is as it was when ``measure`` was called last. ``magnification`` of each projection's image; none: 1.
+        ``gain`` multiplies each projection's amplitude, which is then among the parameters.
         """
         asked = np.arange(len(self)) if rows is None else rows
         parts, places = [], []
@@ -268,7 +276,8 @@ class SeriesModel:
             here = np.flatnonzero((asked >= block.rows[0]) & (asked <= block.rows[-1]))
             if len(here):
                 change = None if ctf is None else CtfChange(ctf.form[here], ctf.phase[here])
-                parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change))
+                m, g = (None if values is None else values[here] for values in (magnification, gain))
+                parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change, m, g))
                 places.append(here)
         if len(parts) == 1:
             return parts[0]
@@ -278,19 +287,21 @@ class SeriesModel:
         return LocalEquations(*(np.concatenate(columns)[order] for columns in zip(*parts)))
 
     def _block_equations(
-        self, block: _Block, rows: NDArray, rotations: NDArray, centres: NDArray, count: int, ctf: Optional[CtfChange]
+        self, block: _Block, rows: NDArray, rotations: NDArray, centres: NDArray, count: int, ctf: Optional[CtfChange],
+        magnification: Optional[NDArray], gain: Optional[NDArray],
     ) -> LocalEquations:
         shifts, picked = centres - self.projections.centre[rows], rows - block.rows[0]
-        scale = self.crop_grid.scale
+        scale = self.crop_grid.scale if magnification is None else self.crop_grid.scale * magnification
         if ctf is None:
             return local_equations(block.weighted, block.weight, self.band, self.field, self.references, self.which[rows],
-                                   rotations, shifts, scale, rows=picked, count=count, threads=self.threads)
+                                   rotations, shifts, scale, rows=picked, count=count, threads=self.threads, gain=gain)
         assert self.spectra is not None, "measure comes first"
         exposure = self.projections.exposure[rows]
         return ctf_equations(
             block.data, self.band, self.field, self.spectra.amplitude, self.spectra.noise, exposure, self.references,
             self.which[rows], rotations, shifts, self.base[exposure] + ctf.form, self.phase[exposure] + ctf.phase,
-            self.wavelength, self.cs, scale, picked, count, self.threads, self.premultiplied,
+            self.wavelength, self.cs, scale, picked, count, self.threads, self.premultiplied, magnification is not None,
+            gain,
         )
 
     def data_power(self) -> NDArray[np.float64]:
@@ -306,16 +317,24 @@ class SeriesModel:
         return power
 
 
-def geometry_of(dataset: Dataset, series: int, grid: int = 0) -> SeriesGeometry:
-    """The present unknowns of a series; ``grid`` of a deformation to be refined, where it has none of that size yet."""
+def geometry_of(dataset: Dataset, series: int, grid: int = 0, defocus_grid: int = 0) -> SeriesGeometry:
+    """The present unknowns of a series; grids of a deformation and a regional defocus to be refined, where given.
+
+    A field that the series has on a grid of another size is begun anew.
+    """
     rows, particles = dataset.exposures_of(series), dataset.particles_of(series)
     has = int(dataset.series["deformation_grid"][series])
     grid = grid or has
     deformations = dataset.deformations(series) if grid == has else np.zeros((len(rows), grid * grid, 2))
+    has = int(dataset.series["defocus_grid"][series])
+    defocus_grid = defocus_grid or has
+    fields = dataset.defocus_fields(series) if defocus_grid == has else np.zeros((len(rows), defocus_grid**2))
     width, height = dataset.field(series)
     return SeriesGeometry(
         dataset.exposures["rotation"][rows].copy(), dataset.exposures["shift"][rows].copy(),
         dataset.particles["rotation"][particles].copy(), dataset.particles["position"][particles].copy(),
         (float(width), float(height)), grid, deformations.copy(), float(dataset.series["hand"][series]),
         particle_defocus=dataset.particles["defocus_offset"][particles].copy(),
+        magnification=dataset.exposures["magnification"][rows].copy(), defocus_grid=defocus_grid,
+        regional_defocus=fields.copy(),
     )

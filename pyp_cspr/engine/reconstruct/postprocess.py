@@ -153,7 +153,7 @@ def fit_b_factor(
     """
     fit = filters.guinier(power, curve, box, pixel, finest=resolution)
     if fit is None:
-        journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A holds fewer than 4 shells", "value": None})
+        journal.append({"message": f"no B-factor: 10 A to {resolution:.1f} A is too short a range", "value": None})
         return None
     if fit.b_factor > -2.0 * fit.error:
         said = f"{fit.b_factor:.0f} +- {fit.error:.0f} A^2 from shells {fit.shells[0]} to {fit.shells[1]}"

@@ -12,12 +12,17 @@ from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.ctf_refinement import DEFOCUS, PHASE
+from ..core.ctf_refinement import CTF_PARAMETERS, DEFOCUS, MAGNIFICATION, PHASE
 from ..core.gauge import rotation_vectors
-from ..core.geometry import grid_weights, matrix_to_tilt, project, rotation_vector_to_matrix, rotation_x, rotation_y, rotation_z
+from ..core.geometry import matrix_to_tilt, project, rotation_vector_to_matrix, rotation_x, rotation_y, rotation_z
+from ..core.refinement import AMPLITUDE
+from ..core.splines import grid_slopes, grid_weights
+from ..model.tables import LARGEST_MAGNIFICATION
 
 LOCAL = 5  # wx, wy, wz, sx, sy: rotation about the microscope's axes in radians, shift in angstrom
-LOCAL_CTF = 9  # and mean defocus, the two components of astigmatism (angstrom), phase (radians)
+LOCAL_AMPLITUDE = 6  # and log of the amplitude
+LOCAL_CTF = 10  # and mean defocus, the two components of astigmatism (angstrom), phase (radians)
+LOCAL_MAGNIFICATION = CTF_PARAMETERS  # and log of the magnification
 DEGREE = float(np.pi / 180.0)
 
 
@@ -25,7 +30,7 @@ DEGREE = float(np.pi / 180.0)
 class SeriesGeometry:
     """The unknowns of one series. P particles, E exposures; angstrom, rotations as matrices.
 
-    The CTF's unknowns are changes against what the exposures' table says, 0 to start with; they may be left out.
+    The unknowns of the CTF are changes against what the tables say, 0 to start with. They and all after them may be left out.
     """
 
     tilts: NDArray[np.float64]  # (E, 3, 3) T_e
@@ -39,17 +44,20 @@ class SeriesGeometry:
     defocus: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))  # (E, 3) mean, two of astigmatism
     particle_defocus: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (P,)
     phase: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (E,) radians
+    magnification: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (E,) m_e, 1: as the pixel size says
+    defocus_grid: int = 0  # control values per side of the grid of regional defocus; 0: none
+    regional_defocus: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))  # (E, defocus_grid^2)
+    amplitude: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))  # (E,) log of a factor of the measured one
 
     def __post_init__(self) -> None:
         particles, exposures = len(self.poses), len(self.tilts)
-        if not self.deformations.size:
-            self.deformations = np.zeros((exposures, self.grid**2, 2))
-        if not self.defocus.size:
-            self.defocus = np.zeros((exposures, 3))
-        if not self.particle_defocus.size:
-            self.particle_defocus = np.zeros(particles)
-        if not self.phase.size:
-            self.phase = np.zeros(exposures)
+        shapes = {"deformations": (exposures, self.grid**2, 2), "defocus": (exposures, 3), "particle_defocus": (particles,),
+                  "phase": (exposures,), "regional_defocus": (exposures, self.defocus_grid**2), "amplitude": (exposures,)}
+        for name, shape in shapes.items():
+            if not getattr(self, name).size:
+                setattr(self, name, np.zeros(shape))
+        if not self.magnification.size:
+            self.magnification = np.ones(exposures)
 
     def orientations(self) -> NDArray[np.float64]:
         """M = T_e R_p, ``(P, E, 3, 3)``."""
@@ -61,57 +69,50 @@ class SeriesGeometry:
         seen, depth = project(self.tilts, 0.0, self.positions[:, None])
         return np.concatenate([seen, depth[..., None]], axis=-1), depth
 
-    def _hats(self) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Linear B-spline weights of the grid's rows and columns at every projection, and their slopes per angstrom.
-
-        Each ``(2, P, E, grid)``, x first. Beyond the field the deformation is that of its edge.
-        """
+    def basis(self, grid: int) -> NDArray[np.float64]:
+        """B-spline weights of the control values of a ``grid`` at every projection, ``(P, E, grid^2)``."""
         seen, _ = self.undeformed()
-        per_angstrom = (self.grid - 1) / np.asarray(self.field_size)
-        place = np.moveaxis(seen[..., :2] * per_angstrom, -1, 0) + 0.5 * (self.grid - 1)
-        inside = (place > 0) & (place < self.grid - 1)
-        away = np.clip(place, 0.0, self.grid - 1.0)[..., None] - np.arange(self.grid)
-        slopes = np.where((np.abs(away) < 1) & inside[..., None], -np.sign(away), 0.0) * per_angstrom[:, None, None, None]
-        return np.clip(1.0 - np.abs(away), 0.0, 1.0), slopes
+        return grid_weights(seen[..., :2], self.field_size, grid)
 
-    def basis(self) -> NDArray[np.float64]:
-        """Bilinear B-spline weights of the deformation grid at every projection, ``(P, E, grid^2)``."""
-        if self.grid < 2:
-            return np.zeros((len(self.poses), len(self.tilts), 0))
+    def slopes(self, grid: int) -> NDArray[np.float64]:
+        """How the weights change with (T_e x_p)_xy, ``(P, E, 2, grid^2)`` per angstrom."""
         seen, _ = self.undeformed()
-        return grid_weights(seen[..., :2], self.field_size, self.grid)
+        return grid_slopes(seen[..., :2], self.field_size, grid)
 
     def strain(self) -> NDArray[np.float64]:
         """How the deformation changes with (T_e x_p)_xy: ``(P, E, 2, 2)``, component, direction."""
-        shape = (len(self.poses), len(self.tilts), -1)
-        (along_x, along_y), (slope_x, slope_y) = self._hats()
-        by_x = (along_y[..., :, None] * slope_x[..., None, :]).reshape(shape)
-        by_y = (slope_y[..., :, None] * along_x[..., None, :]).reshape(shape)
-        return np.stack([np.einsum("peb,ebi->pei", by, self.deformations) for by in (by_x, by_y)], axis=-1)
+        return np.einsum("pejb,ebi->peij", self.slopes(self.grid), self.deformations)
+
+    def defocus_slope(self) -> NDArray[np.float64]:
+        """How the regional defocus changes with (T_e x_p)_xy: ``(P, E, 2)``."""
+        return np.einsum("pejb,eb->pej", self.slopes(self.defocus_grid), self.regional_defocus)
 
     def centres(self) -> NDArray[np.float64]:
-        """u of every projection, ``(P, E, 2)``: rigid geometry, shift and deformation."""
+        """u = m_e (T_e x_p)_xy + b_e + d_e of every projection, ``(P, E, 2)``."""
         seen, _ = self.undeformed()
-        centres = seen[..., :2] + self.shifts
+        centres = self.magnification[:, None] * seen[..., :2] + self.shifts
         if self.grid >= 2:
-            centres = centres + np.einsum("peb,ebi->pei", self.basis(), self.deformations)
+            centres = centres + np.einsum("peb,ebi->pei", self.basis(self.grid), self.deformations)
         return centres
 
     def defocus_changes(self) -> NDArray[np.float64]:
         """(mean, half difference times cos and sin of twice the angle) that every projection's CTF adds to its exposure's.
 
-        ``(P, E, 3)`` in angstrom: the depth, the exposure's and the particle's unknowns. ``components_to_form`` of
+        ``(P, E, 3)`` in angstrom: the depth and the unknowns of exposure, region and particle. ``components_to_form`` of
         ``core.ctf_refinement`` turns it into what is added to a defocus form.
         """
         _, depth = self.undeformed()
         changes: NDArray[np.float64] = np.broadcast_to(self.defocus, depth.shape + (3,)).copy()
         changes[..., 0] += self.hand * depth + self.particle_defocus[:, None]
+        if self.defocus_grid >= 2:
+            changes[..., 0] += np.einsum("peb,eb->pe", self.basis(self.defocus_grid), self.regional_defocus)
         return changes
 
     def copy(self) -> SeriesGeometry:
         return SeriesGeometry(
             self.tilts.copy(), self.shifts.copy(), self.poses.copy(), self.positions.copy(), self.field_size, self.grid,
             self.deformations.copy(), self.hand, self.defocus.copy(), self.particle_defocus.copy(), self.phase.copy(),
+            self.magnification.copy(), self.defocus_grid, self.regional_defocus.copy(), self.amplitude.copy(),
         )
 
 
@@ -133,7 +134,12 @@ class Mode:
     sigma: float  # standard deviation of the prior, in ``unit``
     tolerance: float  # how far from its start a parameter may go at most, in ``unit``
     pyp: Tuple[str, ...] = ()  # PYP's names of the tolerance
-    ctf: bool = False  # needs the CTF's local parameters
+    local: int = LOCAL  # how many local parameters it needs
+
+    @property
+    def ctf(self) -> bool:
+        """Whether it moves the CTF, which images multiplied by it do not allow."""
+        return self.local == LOCAL_CTF
 
 
 def _zeros(geometry: SeriesGeometry, local: int, columns: int) -> Array:
@@ -142,11 +148,13 @@ def _zeros(geometry: SeriesGeometry, local: int, columns: int) -> Array:
 
 def _carry(geometry: SeriesGeometry, out: Array, moved: Array) -> None:
     """Enter what a displacement ``moved`` (P, E, 3, columns) in the microscope frame does to centre and defocus."""
-    out[:, :, 3:LOCAL] = moved[:, :, :2]
+    out[:, :, 3:LOCAL] = geometry.magnification[:, None, None] * moved[:, :, :2]
     if geometry.grid >= 2:
         out[:, :, 3:LOCAL] += geometry.strain() @ moved[:, :, :2]
-    if out.shape[2] > LOCAL:
+    if out.shape[2] >= LOCAL_CTF:
         out[:, :, DEFOCUS.start] = geometry.hand * moved[:, :, 2]
+        if geometry.defocus_grid >= 2:
+            out[:, :, DEFOCUS.start] += np.einsum("pej,pejc->pec", geometry.defocus_slope(), moved[:, :, :2])
 
 
 def _pose(geometry: SeriesGeometry, local: int) -> Array:
@@ -188,11 +196,34 @@ def _turn(axis: int) -> Derivative:
 
 
 def _deformation(geometry: SeriesGeometry, local: int) -> Array:
-    basis = geometry.basis()
+    basis = geometry.basis(geometry.grid)
     out = np.zeros(basis.shape[:2] + (local, basis.shape[2], 2))
-    out[:, :, 3, :, 0] = basis
-    out[:, :, 4, :, 1] = basis
+    out[:, :, 3, :, 0] = out[:, :, 4, :, 1] = basis
     return out.reshape(basis.shape[:2] + (local, -1))
+
+
+def _regional_defocus(geometry: SeriesGeometry, local: int) -> Array:
+    out = _zeros(geometry, local, geometry.defocus_grid**2)
+    out[:, :, DEFOCUS.start] = geometry.basis(geometry.defocus_grid)
+    return out
+
+
+def _magnification(geometry: SeriesGeometry, local: int) -> Array:
+    """It spreads the particles about the image of the specimen's origin, and each particle about its own centre."""
+    seen, _ = geometry.undeformed()
+    out = _zeros(geometry, local, 1)
+    out[:, :, 3:LOCAL, 0] = seen[..., :2]
+    out[:, :, MAGNIFICATION, 0] = 1.0 / geometry.magnification
+    return out
+
+
+def _magnification_move(geometry: SeriesGeometry, step: Array) -> None:
+    change = geometry.magnification - 1.0 + step[:, 0]
+    geometry.magnification = 1.0 + np.clip(change, -LARGEST_MAGNIFICATION, LARGEST_MAGNIFICATION)
+
+
+def _magnification_offset(geometry: SeriesGeometry, start: SeriesGeometry) -> Array:
+    return (geometry.magnification - start.magnification)[:, None]
 
 
 def _straight(first: int, columns: int) -> Derivative:
@@ -242,7 +273,7 @@ def _plain_mode(
     sigma: float,
     tolerance: float,
     pyp: Tuple[str, ...] = (),
-    ctf: bool = False,
+    local: int = LOCAL,
     columns: Optional[Callable[[SeriesGeometry], int]] = None,
 ) -> Mode:
     """A mode whose parameters are the columns ``part`` of an array of the geometry (all, where empty), and add up."""
@@ -262,8 +293,8 @@ def _plain_mode(
         return values(geometry) - values(start)
 
     count = columns or (lambda g: len(part))
-    scale = DEGREE if unit == "deg" else 1.0
-    return Mode(name, count, derivative, offset, move, scale, unit, sigma, tolerance, pyp, ctf)
+    scale = {"deg": DEGREE, "%": 0.01}.get(unit, 1.0)
+    return Mode(name, count, derivative, offset, move, scale, unit, sigma, tolerance, pyp, local)
 
 
 _ANGLES = ("csp_ToleranceParticlesPhi", "csp_ToleranceParticlesTheta", "csp_ToleranceParticlesPsi")
@@ -274,7 +305,8 @@ _DEFOCUS = ("csp_ToleranceMicrographDefocus1", "csp_ToleranceMicrographDefocus2"
 PARTICLE_MODES = (
     Mode("rotation", lambda g: 3, _pose, _pose_offset, _pose_move, DEGREE, "deg", 30.0, 30.0, _ANGLES),
     _plain_mode("position", "positions", (0, 1, 2), _position, "A", 20.0, 20.0, ("csp_ToleranceParticlesShifts",)),
-    _plain_mode("particle_defocus", "particle_defocus", (0,), _straight(DEFOCUS.start, 1), "A", 300.0, 750.0, ctf=True),
+    _plain_mode("particle_defocus", "particle_defocus", (0,), _straight(DEFOCUS.start, 1), "A", 300.0, 750.0,
+                local=LOCAL_CTF),
 )
 EXPOSURE_MODES = (
     _angle_mode("tilt_angle", 0, 1.5, 1.5, ("csp_ToleranceMicrographTiltAngles",)),
@@ -283,10 +315,15 @@ EXPOSURE_MODES = (
     _plain_mode("shift", "shifts", (0, 1), _straight(3, 2), "A", 100.0, 100.0, ("csp_ToleranceMicrographShifts",)),
     _plain_mode("deformation", "deformations", (), _deformation, "A", 20.0, 100.0, ("csp_ToleranceMicrographShifts",),
                 columns=lambda g: 2 * g.grid**2 if g.grid >= 2 else 0),
-    _plain_mode("defocus", "defocus", (0,), _straight(DEFOCUS.start, 1), "A", 750.0, 750.0, _DEFOCUS, ctf=True),
+    _plain_mode("defocus", "defocus", (0,), _straight(DEFOCUS.start, 1), "A", 750.0, 750.0, _DEFOCUS, LOCAL_CTF),
     _plain_mode("astigmatism", "defocus", (1, 2), _straight(DEFOCUS.start + 1, 2), "A", 300.0, 750.0,
-                ("csp_ToleranceMicrographAstigmatism", *_DEFOCUS), ctf=True),
-    _plain_mode("phase", "phase", (0,), _straight(PHASE, 1), "deg", 20.0, 90.0, ctf=True),
+                ("csp_ToleranceMicrographAstigmatism", *_DEFOCUS), LOCAL_CTF),
+    _plain_mode("phase", "phase", (0,), _straight(PHASE, 1), "deg", 20.0, 90.0, local=LOCAL_CTF),
+    _plain_mode("regional_defocus", "regional_defocus", (), _regional_defocus, "A", 300.0, 750.0, _DEFOCUS, LOCAL_CTF,
+                lambda g: g.defocus_grid**2 if g.defocus_grid >= 2 else 0),
+    _plain_mode("amplitude", "amplitude", (0,), _straight(AMPLITUDE, 1), "%", 30.0, 100.0, local=LOCAL_AMPLITUDE),
+    Mode("magnification", lambda g: 1, _magnification, _magnification_offset, _magnification_move, 0.01, "%", 1.0, 3.0,
+         local=LOCAL_MAGNIFICATION),
 )
 MODES: Dict[str, Mode] = {mode.name: mode for mode in PARTICLE_MODES + EXPOSURE_MODES}
 
@@ -302,12 +339,12 @@ def tolerances() -> Dict[str, float]:
 
 
 def local_size(free: Iterable[str]) -> int:
-    """How many local parameters the free modes need: 5, or 9 where one concerns the CTF. ValueError for unknown names."""
+    """How many local parameters the free modes need: 5, 6, 10 for those of the CTF, 11. ValueError for unknown names."""
     names = list(free)
     for name in names:
         if name not in MODES:
             raise ValueError(f"no mode {name!r}; there are {', '.join(MODES)}")
-    return LOCAL_CTF if any(MODES[name].ctf for name in names) else LOCAL
+    return max([MODES[name].local for name in names], default=LOCAL)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..core.geometry import rotation_vector_to_matrix
 from ..core.refinement import LocalEquations
 from ..errors import InputError
 from .normal import Arrowhead, Covariance, Damping, Step, projection_covariance
-from .parameters import EXPOSURE_MODES, LOCAL, PARTICLE_MODES, Layout, SeriesGeometry, prior_sigmas
+from .parameters import EXPOSURE_MODES, LOCAL_CTF, PARTICLE_MODES, Layout, SeriesGeometry, prior_sigmas
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -37,6 +37,8 @@ class CtfChange(NamedTuple):
 # evaluate(rotations (Q, 3, 3), centres (Q, 2)) -> local equations of the used projections, in their order.
 # With rows=(Q',): of those alone, whose rotations and centres are then given (where only particles or exposures are free).
 # With ctf=CtfChange: gradient and matrix also in defocus, astigmatism and phase (where a mode of the CTF is free).
+# With magnification (Q,) of the images: slices are taken at m times k; with ctf as well, gradient and matrix also in its log.
+# With gain (Q,), which multiplies the amplitude: gradient and matrix also in its log.
 Evaluate = Callable[..., LocalEquations]
 
 
@@ -76,7 +78,7 @@ class Solution:
     exposure_layout: Layout
     particle_covariance: Array  # (P, kp, kp)
     exposure_covariance: Array  # (E, ke, ke)
-    projection_covariance: Array  # (Q, 5 or 9, 5 or 9) of the local parameters: free of the gauge
+    projection_covariance: Array  # (Q, m, m), m 5, 6, 10 or 11, of the local parameters: free of the gauge
     local: LocalEquations
     weights: Array  # (Q,) robust weights, 1 where there are none
     report: SolveReport
@@ -147,9 +149,13 @@ class _Problem:
     def local(self, geometry: SeriesGeometry, rows: Optional[Rows] = None) -> LocalEquations:
         index = self.index if rows is None else (self.index[0][rows], self.index[1][rows])
         extra: Dict[str, object] = {} if rows is None else {"rows": rows}
-        if self.particles.local > LOCAL:
+        if self.particles.local >= LOCAL_CTF:
             form = components_to_form(geometry.defocus_changes()[index])
             extra["ctf"] = CtfChange(form, geometry.phase[index[1]])
+        if self.particles.local > LOCAL_CTF or (geometry.magnification != 1).any():
+            extra["magnification"] = geometry.magnification[index[1]]
+        if "amplitude" in self.exposures.slices:
+            extra["gain"] = np.exp(geometry.amplitude[index[1]])
         return self.evaluate(geometry.orientations()[index], geometry.centres()[index], **extra)
 
     def offsets(self, geometry: SeriesGeometry) -> Tuple[Array, Array]:

@@ -130,6 +130,9 @@ def acquire(settings: SampleSettings, radius: float, images: Callable[[str], str
         "defocus": np.concatenate([_defocus(settings, generator(settings.seed, s, 2), count) for s in range(settings.series)]),
         "scale": np.tile(np.sqrt(attenuation(rotation, settings.thickness, settings.mean_free_path)), settings.series),
     })
+    for s in range(settings.series):
+        widened = 0.01 * settings.magnification * generator(settings.seed, s, 6).normal(0.0, 1.0, count)
+        exposures["magnification"][s * count : (s + 1) * count] += widened
     total = settings.series * settings.particles
     particles = Table(PARTICLES, {
         "name": [f"{name}/{i + 1}" for name in names for i in range(settings.particles)],
@@ -192,7 +195,7 @@ def _defocus(settings: SampleSettings, rng: np.random.Generator, count: int) -> 
 def add_errors(truth: Dataset, settings: SampleSettings) -> Dataset:
     """A copy of the data set with the errors of the settings; without errors an equal copy."""
     exposures, particles = truth.exposures.copy(), truth.particles.copy()
-    rng = [generator(settings.seed, 1000, i) for i in range(6)]  # one stream for each kind of error
+    rng = [generator(settings.seed, 1000, i) for i in range(7)]  # one stream for each kind of error
     n, p = len(exposures), len(particles)
     if settings.pose_error:
         turn = rotation_vector_to_matrix(np.deg2rad(rng[0].normal(0.0, settings.pose_error, (p, 3))))
@@ -210,4 +213,7 @@ def add_errors(truth: Dataset, settings: SampleSettings) -> Dataset:
         defocus = exposures["defocus"].copy()
         defocus[:, :2] += rng[5].normal(0.0, settings.defocus_error, n)[:, None]
         exposures["defocus"] = defocus
+    if settings.magnification_error:
+        wrong = exposures["magnification"] + 0.01 * settings.magnification_error * rng[6].normal(0.0, 1.0, n)
+        exposures["magnification"] = wrong
     return Dataset(truth.series.copy(), exposures, particles, truth.visible.copy(), truth.box, truth.box_pixel)

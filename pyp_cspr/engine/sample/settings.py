@@ -29,6 +29,7 @@ class SampleSettings(Settings):
     axis: float = 85.3  # degrees, zrot of all tilts
     xtilt: float = 0.0  # degrees, of the specimen about x
     shift: float = 15.0  # angstrom, rms of each component of the tilts' shifts
+    magnification: float = 0.0  # percent, rms of the tilt images' magnification about the pixel size's
     defocus_low: float = 20000.0  # angstrom; each series has a defocus from low to high
     defocus_high: float = 35000.0
     astigmatism: float = 400.0  # angstrom, largest df_u - df_v of a series
@@ -47,6 +48,7 @@ class SampleSettings(Settings):
     axis_error: float = 0.0  # rms, degrees
     shift_error: float = 0.0  # rms of each component, angstrom
     defocus_error: float = 0.0  # rms, angstrom
+    magnification_error: float = 0.0  # rms, percent
 
     def check(self, where: str = "settings") -> None:
         for name in ("series", "particles", "tilts"):
@@ -55,8 +57,8 @@ class SampleSettings(Settings):
         for name in ("pixel", "dose", "voltage", "thickness", "mean_free_path", "contrast"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{where}: {name} {getattr(self, name):g}; it must be above 0")
-        for name in ("shift", "astigmatism", "min_distance", "pose_error", "position_error", "tilt_error", "axis_error",
-                     "shift_error", "defocus_error", "seed", "image_size"):
+        for name in ("shift", "magnification", "astigmatism", "min_distance", "pose_error", "position_error", "tilt_error",
+                     "axis_error", "shift_error", "defocus_error", "magnification_error", "seed", "image_size"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{where}: {name} {getattr(self, name):g}; it must not be negative")
         if self.box < 16 or self.box % 2:

@@ -63,20 +63,20 @@ class Simulator:
         series = int(truth.exposures["series"][exposure])
         column = int(np.flatnonzero(truth.exposures_of(series) == exposure)[0])
         rows = truth.particles_of(series)
-        u, depth = (values[:, column] for values in truth.project(series))
+        u, changes = truth.project(series)[0][:, column], truth.defocus_changes(series)[:, column]
         nx, ny = truth.series["image_size"][series]
         image = np.zeros((ny, nx), np.float32)
         filters = np.full(self._k.shape, 2 * interaction_constant(settings.voltage) * settings.contrast, np.float32)
         if settings.damage:
             before, dose = truth.exposures["dose_before"][exposure], truth.exposures["dose"][exposure]
             filters *= dose_amplitude(self._k, before, dose, settings.voltage).astype(np.float32)
-        defocus = truth.exposures["defocus"][exposure]
+        defocus, magnification = truth.exposures["defocus"][exposure], truth.exposures["magnification"][exposure]
         for i, row in enumerate(rows):
             place = u[i] / settings.pixel + np.array([nx // 2, ny // 2])
             whole = np.rint(place).astype(int)
-            along = defocus[:2] + truth.series["hand"][series] * depth[i]
+            along = defocus[:2] + changes[i]
             form = defocus_form(along[0], along[1], defocus[2]) * self._form_unit
-            rotation = truth.exposures["rotation"][exposure] @ truth.particles["rotation"][row]
+            rotation = magnification * truth.exposures["rotation"][exposure] @ truth.particles["rotation"][row]
             patch = self._transform.render(
                 rotation, self.field, settings.pixel, place - whole, filters, (form, self._spherical, self._constant)
             )

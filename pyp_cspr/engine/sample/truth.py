@@ -25,7 +25,8 @@ from ..model.tables import EXPOSURES, PARTICLES, SERIES, Column, Dataset, Table
 VERSION = 1
 PARTS = {(2,): ("X", "Y"), (3,): ("X", "Y", "Z"), (3, 3): ("Rot", "Tilt", "Psi")}
 LEFT_OUT = ("extract_rotation", "extract_shift", "extract_position", "stack", "score", "sigma", "deformation", "defocus_offset",
-            "deformation_grid")  # of stacks and refinements
+            "deformation_grid", "defocus_field", "defocus_grid")  # of stacks and refinements
+ADDED = ("magnification",)  # columns that older files do not have
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -92,6 +93,8 @@ def _to_table(schema: Sequence[Column], block: StarBlock) -> Table:
     columns: Dict[str, Any] = {}
     for column in _kept(schema):
         names = _names(column)
+        if names[0] not in block and column.name in ADDED:
+            continue
         if column.dtype == "U":
             columns[column.name] = block.texts(names[0])
             continue

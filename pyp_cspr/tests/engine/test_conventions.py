@@ -20,7 +20,7 @@ from pyp_cspr.engine.core import geometry as g
 from pyp_cspr.engine.core.band import make_band
 from pyp_cspr.engine.core.ctf import ctf, defocus_form, wavelength
 from pyp_cspr.engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset
-from pyp_cspr.tests.blobs import asymmetric_blobs, correlation
+from pyp_cspr.tests.blobs import Blobs, asymmetric_blobs, correlation
 
 BOX, PIXEL = 48, 2.0
 TRIPLES = [(33.0, 51.0, -107.0), (-160.0, 118.0, 40.0), (75.0, 12.0, 171.0)]
@@ -352,15 +352,15 @@ def test_sentence_09_the_hosts_own_projection(random):
         assert_allclose(g.project(rotation, shift, position)[0], theirs, atol=1e-9)
 
 
-def exposure_defocus(data: Dataset, exposure: int, depth) -> np.ndarray:
-    """Mean defocus in angstrom with which the pipeline weighs the particles at ``depth``."""
+def exposure_defocus(data: Dataset, exposure: int) -> np.ndarray:
+    """Mean defocus in angstrom with which the pipeline weighs all particles of the first series."""
     from pyp_cspr.engine.model.settings import ReconstructSettings
     from pyp_cspr.engine.model.task import ChunkJournal, MapGrid
     from pyp_cspr.engine.pipeline.extract import CropGrid, ExposureView
 
     grid = CropGrid(2.0, MapGrid(32, 2.0, 48, 15))
     view = ExposureView(data, 0, exposure, None, grid, ReconstructSettings(), ChunkJournal(), 1)  # type: ignore[arg-type]
-    form = view._defocus(np.arange(len(depth)), np.asarray(depth, float))
+    form = view._defocus(data.defocus_changes(0)[:, exposure])
     return 0.5 * (form[:, 0] + form[:, 2])
 
 
@@ -373,7 +373,7 @@ def test_sentence_10_defocus_follows_depth_with_the_hand(tmp_path, hand):
         expected = (rz(0) @ data.exposures["rotation"][exposure] @ position)[2]
         assert depth[1, exposure] == pytest.approx(expected)
         mean = data.exposures["defocus"][exposure, :2].mean()
-        assert_allclose(exposure_defocus(data, exposure, depth[:, exposure]), mean + hand * depth[:, exposure], atol=1e-6)
+        assert_allclose(exposure_defocus(data, exposure), mean + hand * depth[:, exposure], atol=1e-6)
     assert np.abs(depth[1]).min() > 10  # else nothing was tested
 
 
@@ -384,6 +384,25 @@ def test_sentence_10_is_pyps_formula():
         a = np.deg2rad(tilt)
         depth = g.project(g.pyp_tilt_matrix(tilt, -85.0), 0.0, [x, 77.0, z])[1]
         assert -1 * depth == pytest.approx(-(z * np.cos(a) - x * np.sin(a)))
+
+
+def test_sentence_09_and_11_a_magnified_image_is_the_slice_at_m_k(tmp_path):
+    """An image of blobs, each farther out and wider by m: larger for m above 1, never smaller."""
+    from pyp_cspr.engine.core.fourier import crops_to_coefficients
+    from pyp_cspr.engine.core.projection import Reference
+
+    blobs, m = asymmetric_blobs(PIXEL, 25.0), 1.05
+    matrix, band = g.tilt_to_matrix(3.0, 40.0, 85.0), make_band(BOX, 19)
+    large = Blobs(m * blobs.positions, blobs.weights, m * blobs.sigma).image(matrix, BOX, PIXEL)[None].astype(np.float32)
+    seen = crops_to_coefficients(large, band, 1.0)[0]
+    reference = Reference(blobs.volume(BOX, PIXEL), padding=2.0, radius=20)
+    assert correlation(reference.slices(matrix[None], band, m)[0], seen) > 0.999
+    for wrong in (1.0, 1.0 / m):
+        assert correlation(reference.slices(matrix[None], band, wrong)[0], seen) < 0.99
+    data = read_project(tmp_path)
+    plain, _ = data.project(0)
+    data.exposures["magnification"] = m
+    np.testing.assert_allclose(data.project(0)[0] - data.exposures["shift"], m * (plain - data.exposures["shift"]), atol=1e-9)
 
 
 @pytest.mark.parametrize("triple", TRIPLES)

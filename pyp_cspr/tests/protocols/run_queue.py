@@ -211,12 +211,12 @@ def killed(driver: Driver) -> None:
     stopped = [" ".join(one.cmdline()) for one in driver.processes()]
     status = driver.protocol.getStatus()
     # a chunk that fails for good, while the other one waits
-    move(driver.stack, away=True)
     slurm.drain(True)
     driver.resume()
     held = until("chunk 0", driver.job("1 0", "PENDING"))
     until("chunk 1", driver.job("1 1", "PENDING"))
     slurm.ask("scontrol", "hold", held.number)
+    move(driver.stack, away=True)  # the protocol's own checks have passed
     slurm.drain(False)
     until("the failure", lambda: driver.jobs_seen() and not driver.is_active())
     failed, error = driver.protocol.getStatus(), str(driver.protocol.getErrorMessage())

@@ -21,7 +21,8 @@ NOT_SHIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build",
 
 
 def call(*words, timeout, **options):
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=timeout, check=False, **options)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=timeout, check=False,
+                          **options)
     if done.returncode and any(text in done.stderr for text in ("No matching distribution", "connection broken")):
         pytest.skip("pip reaches no packages here: " + done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

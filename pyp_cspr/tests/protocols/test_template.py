@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +45,8 @@ def test_the_numbers_of_the_commands(project, tmp_path) -> None:
     halves = ["--halves", first / "half1.mrc", first / "half2.mrc"]
     run(environment, "pyp_cspr.engine.cli", "refine", kept, "--reference", first / "map.mrc", "--out", second, *halves,
         "--set", "prior_rotation=10", "--set", "prior_position=10", *machine)
-    run(environment, "pyp_cspr.engine.cli", "postprocess", second / "half1.mrc", second / "half2.mrc", "--out", tmp_path / "map")
+    final = [second / "half1.mrc", second / "half2.mrc", "--out", tmp_path / "map"]
+    run(environment, "pyp_cspr.engine.cli", "postprocess", *final)
 
     for name, folder, tolerance in (("refine", first, 1e-6), ("again", second, 1e-4)):
         mine = runs[name] / "extra" / "refine"
@@ -79,8 +79,8 @@ def test_an_unknown_field_is_named(host, tmp_path) -> None:
     environment = {name: value for name, value in host[1].items() if not name.startswith("SCIPION_")}
     for words, message in ((["colour=red"], "colour: the workflow has no such field; it has box, "),
                            (["box=red"], "box=red: ")):
-        done = subprocess.run([sys.executable, "-m", "pyp_cspr.workflow", str(tmp_path), *words], capture_output=True, text=True,
-                              timeout=60, env=environment, check=False)
+        line = [sys.executable, "-m", "pyp_cspr.workflow", str(tmp_path), *words]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment, check=False)
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr

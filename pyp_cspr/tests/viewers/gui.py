@@ -28,7 +28,8 @@ class Driver:
     def _look(self) -> None:
         ready = self._wait() if callable(self._wait) else time.monotonic() - self._since >= self._wait
         if not ready and time.monotonic() - self._since > self._limit:
-            return self._end(f"waited {self._limit} s in vain in {self._place()}")
+            titles = [one.title() for one in windows(self.root)]
+            return self._end(f"waited {self._limit} s in vain in {self._place()}; open windows: {titles}")
         if ready:
             try:
                 self._wait = next(self._steps)

@@ -39,6 +39,10 @@ WIZARDS = {"symmetry": ("symmetry", "C3"), "maskDiameter": ("diameter", 200.0), 
 class Session:
     """A project window and what was seen in it."""
 
+    numbers: Any = (("iterations", "2"), ("resolution", "40 30"), ("priorDefocus", "500"))  # typed into the form
+    chosen: Dict[str, Any] = WIZARDS  # by wizards
+    name = "gui"
+
     def __init__(self, folder: Path, sample: Dict[str, Any]) -> None:
         import pyworkflow as pw
         from pyworkflow.project import Manager
@@ -47,7 +51,7 @@ class Session:
         from pyp_cspr.protocols import ProtPypCsprSample
 
         self.folder = folder
-        project = Manager().createProject("gui")
+        project = Manager().createProject(self.name)
         os.chdir(project.path)
         launch(project, project.newProtocol(ProtPypCsprSample, objLabel="sample data", **sample))
         from pyworkflow.gui.project.project import ProjectWindow
@@ -108,6 +112,8 @@ class Session:
         yield from self.fill_in()
         yield from self.execute()
         yield from self.analyse()
+        yield from self.close_forms()
+        yield from self.filter_particles()
 
     def fill_in(self) -> Any:
         """The form of a refinement: inputs by their dialogs, wizards, numbers."""
@@ -116,7 +122,7 @@ class Session:
         for parameter, output in INPUTS.items():
             yield from self.choose(parameter, output)
         yield from self.wizards()
-        for parameter, value in (("iterations", "2"), ("resolution", "40 30"), ("priorDefocus", "500")):
+        for parameter, value in self.numbers:
             entry = parts(form.widgetDict[parameter].content, "Entry")[0]
             entry.delete(0, "end")
             entry.insert(0, value)
@@ -149,7 +155,7 @@ class Session:
 
     def wizards(self) -> Any:
         """Every wizard of the form, with a value put in."""
-        for parameter, (control, value) in WIZARDS.items():
+        for parameter, (control, value) in self.chosen.items():
             yield from self.wizard(parameter, control, value)
 
     def wizard(self, parameter: str, control: str, value: Any) -> Any:
@@ -212,6 +218,29 @@ class Session:
         yield 1.0
         self.keep(self.root, "project")
 
+    def close_forms(self) -> Any:
+        for window in windows(self.root):
+            press(self.root, window, "Close")
+        yield lambda: not windows(self.root)
+
+    def filter_particles(self) -> Any:
+        """The form of the filter with the score wizard, on the refined particles."""
+        yield from self.waited_form("ProtPypCsprFilter")
+        for parameter, output in (("inputParticles", "particles"), ("inputTiltSeries", "tiltSeries"), ("inputCTFs", "ctfs")):
+            yield from self.choose(parameter, output)
+        yield from self.wizard("byScore", "score", float(self.lowest_score()))
+        self.keep(self.form.root, "filter_form")
+        self.seen["filter"] = [self.form.protocol.byScore.get(), self.form.protocol.score.get()]
+        yield from self.close_forms()
+
+    def lowest_score(self) -> float:
+        """One that removes a quarter of the particles."""
+        import numpy as np
+
+        from pyp_cspr.wizards.compute import scores_of
+
+        return round(float(np.quantile(scores_of(self.form.protocol.inputParticles.get()), 0.25)), 1)
+
     def plot(self, name: str, kept: str = "") -> Any:
         count = len(windows(self.root))
         later(self.root, row_button(self.form, name, "Visualize").invoke)
@@ -233,7 +262,7 @@ def _items(tree: Any, parent: str = "") -> Any:
 
 def main(folder: str) -> None:
     session = Session(Path(folder).absolute(), SAMPLE)
-    driver = Driver(session.root, session.steps(), 100.0)
+    driver = Driver(session.root, session.steps(), 240.0)
     session.window.show()
     print("RESULT " + json.dumps(dict(session.seen, errors=driver.errors)))
     sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from pyp_cspr.engine.pipeline.store import read_json
 from pyp_cspr.viewers import PypCsprRefineViewer
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs_x, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.needs_x, pytest.mark.timeout(700)]
 PROGRAM = Path(__file__).with_name("run_gui.py")
 FEWEST_COLOURS = 20  # of a window with a figure; an empty one has 3
 
@@ -27,7 +28,7 @@ def session(host, display):
     browser.write_text(f"#!/bin/sh\necho \"$@\" >> {folder}/browser.txt\n")
     browser.chmod(0o755)
     environment = dict(environment, DISPLAY=display, BROWSER=f"{browser} %s")
-    done = subprocess.run([sys.executable, str(PROGRAM), str(folder)], capture_output=True, text=True, timeout=300,
+    done = subprocess.run([sys.executable, str(PROGRAM), str(folder)], capture_output=True, text=True, timeout=600,
                           env=environment, cwd=folder, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert len(lines) == 1, done.stdout[-3000:] + done.stderr[-5000:]
@@ -45,7 +46,7 @@ def test_wizards_put_their_values_into_the_form(session) -> None:
 
 
 def test_the_form_is_filled_in_and_executed(session) -> None:
-    assert session.tree == [".Tomography.Subtomogram averaging.Particle per Tilt.ProtPypCsprRefine"]
+    assert session.tree[0] == ".Tomography.Subtomogram averaging.Particle per Tilt.ProtPypCsprRefine"
     assert session.validate == []
     assert session.form["resolution"] == "40 30"
     assert session.status == "finished"
@@ -54,6 +55,14 @@ def test_the_form_is_filled_in_and_executed(session) -> None:
     wanted = {"symmetry": "C3", "mask_diameter": 200.0, "box": 32, "exposure_weighting": "dose", "prior_defocus": 500.0,
               "resolution": [40.0, 30.0]}
     assert {name: settings[name] for name in wanted} == wanted
+
+
+def test_the_score_wizard_chooses_a_threshold(session) -> None:
+    kind, score = session.filter
+    assert kind == 1  # a given threshold
+    assert 0 < score < 100
+    text = session.wizards["byScore"][0]
+    assert re.search(r"[345] of 16 particles \(\d+ %\) score less and are removed\.", text)
 
 
 def test_the_viewer_follows_the_run(session) -> None:

@@ -86,14 +86,16 @@ def assert_matrices_agree(result: np.ndarray, expected: np.ndarray, tolerance: f
 
 @pytest.mark.kernel
 def test_equations_agree_with_finite_differences_of_the_naive_model(case: Case) -> None:
-    result = case.equations()
+    magnification = np.array([1.0, 0.97, 0.9, 0.99])
+    result = case.equations(scale=magnification, magnified=True)
     costs, gradients, matrices = [], [], []
     for p, exposure in enumerate(case.exposure):
         reference, volume = case.reference[case.which[p]], case.volumes[case.which[p]]
         shell = case.band.shell
         fixed = naive.Projection(
-            naive_projection.centred_transform(volume, reference.padded), reference.padded / reference.box, case.band.kx,
-            case.band.ky, case.field, case.amplitude[exposure, shell], case.noise[exposure, shell], WAVELENGTH, CS,
+            naive_projection.centred_transform(volume, reference.padded),
+            magnification[p] * reference.padded / reference.box, case.band.kx, case.band.ky, case.field,
+            case.amplitude[exposure, shell], case.noise[exposure, shell], WAVELENGTH, CS,
         )
         cost, gradient, matrix = naive.equations(
             fixed, case.data[p].astype(complex), case.rotations[p], case.shifts[p], case.forms[p], case.phases[p]
@@ -110,7 +112,8 @@ def test_equations_agree_with_finite_differences_of_the_naive_model(case: Case) 
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("name, parameter, step", [
-    ("defocus", 5, 20.0), ("astigmatism 1", 6, 20.0), ("astigmatism 2", 7, 20.0), ("phase", 8, 2e-3), ("shift x", 3, 0.02),
+    ("defocus", 6, 20.0), ("astigmatism 1", 7, 20.0), ("astigmatism 2", 8, 20.0), ("phase", 9, 2e-3), ("shift x", 3, 0.02),
+    ("amplitude", 5, 2e-3), ("magnification", 10, 1e-4),
 ])
 def test_gradient_is_the_difference_of_the_engines_own_cost(case: Case, name: str, parameter: int, step: float) -> None:
     costs = []
@@ -118,11 +121,12 @@ def test_gradient_is_the_difference_of_the_engines_own_cost(case: Case, name: st
         change = np.zeros((len(case.data), CTF_PARAMETERS))
         change[:, parameter] = sign * step
         moved = case.equations(
-            forms=case.forms + components_to_form(change[:, 5:8]), phases=case.phases + change[:, 8],
-            shifts=case.shifts + change[:, 3:5],
+            forms=case.forms + components_to_form(change[:, 6:9]), phases=case.phases + change[:, 9],
+            shifts=case.shifts + change[:, 3:5], amplitude=case.amplitude * np.exp(change[0, 5]),
+            scale=0.95 * np.exp(change[:, 10]),
         )
         costs.append(moved.cost)
-    here = case.equations()
+    here = case.equations(scale=0.95, magnified=True)
     scale = np.sqrt(here.matrix[:, parameter, parameter])
     np.testing.assert_allclose((costs[0] - costs[1]) / (2 * step) / scale, here.gradient[:, parameter] / scale, atol=1e-2)
 
@@ -164,15 +168,63 @@ def test_noise_free_data_have_no_gradient(case: Case) -> None:
     exact *= ctf_values(case.band, case.field, case.forms, case.phases, WAVELENGTH, CS)
     exact *= case.amplitude[case.exposure][:, case.band.shell]
     exact *= np.exp(-2j * np.pi * (case.shifts @ (np.stack([case.band.kx, case.band.ky]) / case.field)))
-    result = case.equations(data=exact.astype(np.complex64))
+    result = case.equations(data=exact.astype(np.complex64), magnified=True)
     np.testing.assert_allclose(result.match, result.power, rtol=1e-5)
     scale = np.sqrt(np.einsum("pii->pi", result.matrix) * result.power[:, None])
     np.testing.assert_allclose(result.gradient / scale, 0, atol=1e-5)
 
 
+def test_what_is_not_asked_for_costs_nothing_and_is_zero(case: Case) -> None:
+    every, fewer = case.equations(magnified=True), case.equations()
+    np.testing.assert_array_equal(fewer.matrix[:, :10, :10], every.matrix[:, :10, :10])
+    np.testing.assert_array_equal(fewer.gradient[:, :10], every.gradient[:, :10])
+    assert every.gradient[:, 10].all()
+    for part in (fewer.gradient[:, 10], fewer.matrix[:, 10], fewer.matrix[:, :, 10]):
+        assert not part.any()
+
+
+def test_a_gain_is_an_amplitude(case: Case) -> None:
+    gain = np.array([1.3, 0.8, 0.8, 1.3])  # of exposures 0, 1, 1, 0
+    result = case.equations(gain=gain, magnified=True)
+    expected = case.equations(amplitude=case.amplitude * [[1.3], [0.8]], magnified=True)
+    for found, wanted in zip(result, expected):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_pose_and_amplitude_of_weighted_data(case: Case) -> None:
+    """The sixth parameter of D and W, with a gain, is that of the kernel which makes them itself."""
+    weighted, gain = case.data.copy(), np.array([1.3, 0.8, 0.9, 1.0])
+    weight = weigh(weighted, case.band, case.field, np.zeros((4, 2)), case.forms, case.phases, WAVELENGTH, CS,
+                   case.amplitude[case.exposure], case.noise[case.exposure])
+    result = local_equations(weighted, weight, case.band, case.field, case.reference, case.which, case.rotations, case.shifts,
+                             gain=gain)
+    expected = case.equations(gain=gain)
+    assert result.gradient.shape == (4, 6)
+    scale = np.sqrt(np.einsum("pii->pi", expected.matrix[:, :6, :6]))
+    np.testing.assert_allclose(result.cost, expected.cost, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(result.gradient / scale, expected.gradient[:, :6] / scale, atol=1e-4)
+    assert_matrices_agree(result.matrix, expected.matrix[:, :6, :6], 1e-5)
+
+
+def test_premultiplied_data_have_everything_but_their_ctf(case: Case) -> None:
+    """C X in place of X: the same equations, without those of the CTF."""
+    known = case.data * ctf_values(case.band, case.field, case.forms, case.phases, WAVELENGTH, CS)
+    result = case.equations(data=known.astype(np.complex64), premultiplied=True, magnified=True)
+    expected = case.equations(magnified=True)
+    kept = np.r_[0:6, 10]
+    scale = np.sqrt(np.einsum("pii->pi", expected.matrix))
+    np.testing.assert_allclose(result.cost, expected.cost, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose((result.gradient / scale)[:, kept], (expected.gradient / scale)[:, kept], atol=1e-4)
+    np.testing.assert_array_equal(result.matrix[:, kept][:, :, kept], expected.matrix[:, kept][:, :, kept])
+    for part in (result.gradient[:, 6:10], result.matrix[:, 6:10], result.matrix[:, :, 6:10]):
+        assert not part.any()
+
+
 def test_what_cannot_be_is_refused(case: Case) -> None:
-    with pytest.raises(ValueError, match="multiplied by their CTF"):
-        case.equations(premultiplied=True)
+    with pytest.raises(ValueError, match="scale"):
+        case.equations(scale=np.ones(2))
+    with pytest.raises(ValueError, match="samples reach"):
+        case.equations(scale=np.array([1.0, 1.0, 1.01, 1.0]))
     with pytest.raises(ValueError, match="forms"):
         case.equations(forms=case.forms[:2])
     with pytest.raises(ValueError, match="amplitude"):

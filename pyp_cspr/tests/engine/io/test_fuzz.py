@@ -1,12 +1,13 @@
 """Every reader, fed with damaged and invented files: it reads them or says in one line what is wrong, and needs little for it.
 
-A few hundred cases for each reader in the fast suite; with ``CSPR_FUZZ_CASES=20000`` 20,000 damaged and 5,000 invented ones.
+A few hundred cases for each reader in the fast suite; with ``CSPR_FUZZ_CASES=20000`` 20,000 damaged and 1,000 invented ones.
 """
 
 from __future__ import annotations
 
 import bz2
 import os
+import pickle
 import struct
 import time
 import tracemalloc
@@ -21,7 +22,9 @@ from hypothesis import strategies as st
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io import boxes, cistem, config, frealign, imod, mrc, statistics_txt, volumes_txt
 from pyp_cspr.engine.io.parameter_archive import read_archive, read_archive_stat, write_archive
+from pyp_cspr.engine.io.pyp_pickle import read_pkl
 from pyp_cspr.engine.io.relion import read_dataset
+from pyp_cspr.engine.io.relion_spa import read_spa, write_spa
 from pyp_cspr.engine.io.relion_writing import write_dataset
 from pyp_cspr.engine.io.star import StarBlock, read_star, write_star
 from pyp_cspr.engine.model.settings import ReconstructSettings, RefineSettings
@@ -31,7 +34,7 @@ from pyp_cspr.tests.engine.io.test_parameter_archive import make_tables
 from pyp_cspr.tests.golden import cistem as golden
 
 CASES = int(os.environ.get("CSPR_FUZZ_CASES", "200"))
-INVENTED = max(CASES // 4, 100)
+INVENTED = max(CASES // 20, 100)
 SECONDS = 20.0  # for one case, on a busy computer; all but a few take less than 0.01
 MEMORY = 48 * 2**20  # bytes held at once while reading files of a few kilobytes
 
@@ -157,6 +160,8 @@ def _general(folder: Path) -> Dict[str, Reader]:
     given = _seed(folder, config.write_settings, ReconstructSettings(box=64))
     refine = _seed(folder, config.write_settings, RefineSettings())
     stars = [_stars(folder / "relion", False), _stars(folder / "stacks", True)]
+    write_spa(make_dataset(folder), folder / "spa", box=4)
+    spa = {"file": (folder / "spa" / "particles.star").read_bytes()}
     return {
         "star": Reader(read_star, [_seed(folder, write_star, star)]),
         "xf": Reader(imod.read_xf, [{"file": files["file.xf"]}]),
@@ -167,6 +172,7 @@ def _general(folder: Path) -> Dict[str, Reader]:
         "refine": Reader(lambda path: config.read_settings(path, RefineSettings), [refine]),
         "json": Reader(config.read_json, [_seed(folder, config.write_json, {"a": [1, None, {"b": "x"}]})]),
         "relion": Reader(lambda path: read_dataset(path.parent, need_images=False), stars),
+        "spa": Reader(lambda path: read_spa(path, (60, 46)), [spa]),
     }
 
 
@@ -216,20 +222,23 @@ def _binary(folder: Path) -> Dict[str, Reader]:
     table.columns["STACK_FILENAME"] = np.array(["a.mrc", ""], dtype=object)
     named = _seed(folder, cistem.write_cistem, table)
     packed = _seed(folder, write_archive, make_tables(np.random.default_rng(8)), cistem.new_projections(2))["file"]
+    tables = {"tlt": np.arange(5.0), "box": {"x": [1, 2], "y": np.arange(2)}, "name": "TS_01", "none": None, "size": 1.5}
+    pickles = [{"file": pickle.dumps(tables, protocol)} for protocol in (0, 2, 4)]
     return {
         "cistem": Reader(cistem.read_cistem, [{"file": golden.PROJECTIONS}, named], False),
         "extended": Reader(cistem.read_extended, [{"file": golden.EXTENDED}], False),
         "stat": Reader(cistem.read_stat, [{"file": golden.PROJECTIONS}], False),
         "mrc": Reader(_sum, _maps(folder), False),
         "map": Reader(mrc.read_map, _maps(folder), False),
+        "pkl": Reader(read_pkl, pickles, False),
         "archive": Reader(_read_archive, [{"file": packed}], False),
         "tar": Reader(_read_archive, [{"file": bz2.decompress(packed)}], False),  # damaged before it is packed
     }
 
 
-NAMES = ["star", "xf", "tlt", "imod", "toml", "settings", "refine", "json", "relion"]
+NAMES = ["star", "xf", "tlt", "imod", "toml", "settings", "refine", "json", "relion", "spa"]
 NAMES += ["par", "allparxs", "volumes", "coordinates", "allboxes", "boxes3d", "films", "index", "fsc", "statistics", "scores"]
-NAMES += ["cistem", "extended", "stat", "mrc", "map", "archive", "tar"]
+NAMES += ["cistem", "extended", "stat", "mrc", "map", "pkl", "archive", "tar"]
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +264,7 @@ def check(reader: Reader, path: Path, data: bytes) -> bool:
         good = True
     except InputError as error:
         message = str(error)
-        assert "\n" not in message, (message, data[:300])
+        assert message.isprintable(), (message, data[:300])
         assert "Traceback" not in message
         assert len(message) < 1000, (message, data[:300])
         good = False
@@ -322,3 +331,7 @@ def test_messages_are_short_however_long_the_value(tmp_path):
     with pytest.raises(InputError, match=r"^.*a\.star: data_p row 1: _rlnX is '999.* \.\.\. 999.*want a number$") as caught:
         read_star(tmp_path / "a.star")["p"].floats("rlnX")
     assert len(str(caught.value)) <= 900
+
+
+def test_messages_are_one_printable_line():
+    assert str(InputError("a\nb\x1b[31m\u2028c\udcffd é")) == "a b?[31m c?d é"

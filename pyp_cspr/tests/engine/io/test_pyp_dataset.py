@@ -10,7 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
-from pyp_cspr.engine.core.geometry import grid_weights, matrix_to_euler, matrix_to_tilt, pyp_tilt_matrix, rotation_angle
+from pyp_cspr.engine.core.geometry import matrix_to_euler, matrix_to_tilt, pyp_tilt_matrix, rotation_angle
+from pyp_cspr.engine.core.splines import grid_weights
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io import pyp_geometry as pyp
 from pyp_cspr.engine.io.cistem import CistemTable, ExtendedTable, format_cistem, format_extended, parse_cistem, parse_extended

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.spatial.transform import Rotation
 
 from pyp_cspr.engine.core import geometry as g
+from pyp_cspr.engine.core.splines import grid_weights
 from pyp_cspr.engine.io import pyp_geometry as pyp
 
 
@@ -222,7 +223,7 @@ def test_a_magnification_in_the_xf_is_a_deformation(random) -> None:
     base = pyp.pixel_to_image(pyp.raw_shift(linear, offset) + np.array(IMAGE) / 2, IMAGE, PIXEL)
     for grid in (2, 3):
         values = pyp.affine_deformation(linear, extent, grid)[:, : 2 * grid**2].reshape(2, grid**2, 2)
-        bent = np.einsum("peb,ebi->pei", g.grid_weights(place, extent, grid), values)
+        bent = np.einsum("peb,ebi->pei", grid_weights(place, extent, grid), values)
         assert_allclose(pyp.image_to_pixel(place + base + bent, IMAGE, PIXEL), expected, atol=1e-9)
     assert np.abs(pyp.image_to_pixel(place + base, IMAGE, PIXEL) - expected).max() > 1
 

@@ -54,6 +54,23 @@ def test_errors_put_in_are_found(truth):
     assert result["view"]["rms"] > result["rotation"]["rms"]
 
 
+def test_magnification_deformation_and_regions_count(truth):
+    """As errors of what they move, where the truth has none; and not where it has the same."""
+    bent = copy(truth)
+    bent.exposures["magnification"] = 1.002
+    bent.series["deformation_grid"][0], bent.series["defocus_grid"][1] = 2, 3
+    bent.exposures["deformation"][bent.exposures_of(0), :8:2] = 7.0
+    bent.exposures["defocus_field"][bent.exposures_of(1), :9] = 90.0
+    result = compare(bent, truth)["before"]
+    assert result["magnification"]["rms"] == pytest.approx(0.2)
+    assert result["particle_defocus"]["largest"] == pytest.approx(90.0)
+    moved = np.concatenate([(bent.project(s)[0] - truth.project(s)[0]).reshape(-1, 2) for s in range(2)])
+    assert result["projected"]["rms"] == pytest.approx(np.sqrt((moved**2).sum(axis=1).mean()))
+    assert result["projected"]["rms"] > 4.0
+    same = compare(bent, copy(bent))["before"]
+    assert max(values["largest"] for values in same.values()) < 1e-5
+
+
 @pytest.mark.parametrize("name,setting", [("position", "position_error"), ("shift", "shift_error")])
 def test_single_errors_show_in_the_projected_places(truth, name, setting):
     """sqrt(2) of a component's error, whichever parameter brings it."""

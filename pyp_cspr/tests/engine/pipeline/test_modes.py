@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from pyp_cspr.engine.cli import main
+from pyp_cspr.engine.core.fsc import fsc
 from pyp_cspr.engine.core.geometry import rotation_z
 from pyp_cspr.engine.core.projection import Reference
 from pyp_cspr.engine.core.weighting import score_weight
+from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
 from pyp_cspr.engine.model.settings import RefineSettings
 from pyp_cspr.engine.model.task import ChunkJournal
 from pyp_cspr.engine.pipeline.iterate import set_exposure_scores
 from pyp_cspr.engine.pipeline.plan import map_grid
-from pyp_cspr.engine.pipeline.refine_series import mend_exposures, refinement_grid
+from pyp_cspr.engine.pipeline.refine_series import mend_exposures, refine_one, refinement_grid
 from pyp_cspr.engine.pipeline.series_model import SeriesModel, geometry_of
 from pyp_cspr.engine.refine.solve import SolveOptions
 from pyp_cspr.engine.sample.truth import read_truth
@@ -74,6 +76,117 @@ def test_a_smooth_deformation_is_refined_written_and_read(clean, tmp_path) -> No
     assert place_error(tmp_path / "run", clean) < 0.1
     refine(bent, tmp_path / "without", "prior_rotation=0", "prior_position=0", "prior_tilt_angle=0", "prior_axis_angle=0")
     assert place_error(tmp_path / "without", clean) > 1.0  # a shift cannot do it
+
+
+@pytest.fixture(scope="module")
+def magnified(tmp_path_factory):
+    """As ``clean``, but the tilt images are magnified by 0.6 % rms, made by the simulator; the stars say so."""
+    folder = tmp_path_factory.mktemp("magnified") / "data"
+    options = ["--series", "1", "--particles", "16", "--tilts", "13", "--box", "64", "--pixel", "4", "--noise", "none",
+               "--no-overlap", "--seed", "11", "--magnification", "0.6"]
+    assert main(["sample", str(folder), *options]) == 0
+    return folder
+
+
+def same_size(dataset) -> None:
+    dataset.exposures["magnification"] = 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [(), ("prior_amplitude=30", "prior_deformation=5", "prior_defocus=300")],
+                         ids=["alone", "with others"])
+def test_magnifications_are_refined_written_and_read(magnified, tmp_path, others) -> None:
+    """With poses and tilts, which the images of an independent projector hold still."""
+    wrong = written(magnified, tmp_path, same_size)
+    truth = read_truth(magnified / "truth.star").exposures["magnification"]
+    assert np.abs(truth - 1).max() > 0.008
+    assert place_error(wrong, magnified) > 2.0
+    (tmp_path / "data").symlink_to(magnified)
+    refine(wrong, tmp_path / "run", "prior_magnification=1", *others)
+    assert place_error(tmp_path / "run", magnified) < 0.1
+    found = read_dataset(tmp_path / "run").exposures["magnification"]
+    # A common factor is that of all positions: only the particles' own size tells it.
+    np.testing.assert_allclose(found / found.mean(), truth / truth.mean(), atol=2e-4)
+    assert abs(found.mean() - truth.mean()) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_known_magnification_is_used_by_reconstruction(magnified, tmp_path) -> None:
+    """Places and slices: without either the map is worse. The sums end where those of an image that is too large would not."""
+    wrong = written(magnified, tmp_path, same_size)
+    reference, _ = read_map(magnified / "reference.mrc")
+    curves = {}
+    for name, folder in (("right", magnified), ("wrong", wrong)):
+        out = tmp_path / name
+        assert main(["reconstruct", str(folder), "--out", str(out), "--symmetry", "C3", "--processes", "1"]) == 0
+        curves[name] = fsc(read_map(out / "map.mrc")[0], reference)
+    assert curves["right"][1:28].min() > 0.98
+    assert curves["wrong"][20:28].mean() < curves["right"][20:28].mean() - 0.02
+
+
+@pytest.mark.slow
+def test_defocus_by_region_is_refined_written_and_read(clean, tmp_path) -> None:
+    rng = np.random.default_rng(8)
+
+    def change(dataset) -> None:
+        dataset.series["defocus_grid"][0] = 2
+        dataset.exposures["defocus_field"][:, :4] = rng.normal(0, 300, (len(dataset.exposures), 4))
+
+    wrong = written(clean, tmp_path, change)
+    truth = read_truth(clean / "truth.star").defocus_changes(0)
+    before = read_dataset(wrong)
+    assert before.series["defocus_grid"][0] == 2
+    assert np.sqrt(((before.defocus_changes(0) - truth) ** 2).mean()) > 120
+    (tmp_path / "data").symlink_to(clean)
+    refine(wrong, tmp_path / "run", "prior_regional_defocus=500")
+    assert np.sqrt(((read_dataset(tmp_path / "run").defocus_changes(0) - truth) ** 2).mean()) < 15.0
+
+
+def test_all_of_our_columns_come_back(clean, tmp_path) -> None:
+    rng = np.random.default_rng(9)
+
+    def change(dataset) -> None:
+        dataset.series["deformation_grid"][0], dataset.series["defocus_grid"][0] = 5, 3
+        count = len(dataset.exposures)
+        dataset.exposures["deformation"] = rng.normal(0, 8, (count, 50))
+        dataset.exposures["defocus_field"][:, :9] = rng.normal(0, 300, (count, 9))
+        dataset.exposures["magnification"] = 1 + rng.normal(0, 0.005, count)
+        dataset.particles["defocus_offset"] = rng.normal(0, 100, len(dataset.particles))
+        changed.append(dataset)
+
+    changed = []
+    again = read_dataset(written(clean, tmp_path, change))
+    for name in ("deformation", "defocus_field", "magnification"):
+        np.testing.assert_allclose(again.exposures[name], changed[0].exposures[name], rtol=1e-10)
+    np.testing.assert_allclose(again.project(0)[0], changed[0].project(0)[0], atol=1e-6)
+    np.testing.assert_allclose(again.defocus_changes(0), changed[0].defocus_changes(0), atol=1e-6)
+    geometry = geometry_of(again, 0)
+    np.testing.assert_allclose(geometry.centres(), again.project(0)[0], atol=1e-9)
+    np.testing.assert_allclose(geometry.defocus_changes()[..., 0], again.defocus_changes(0), atol=1e-9)
+
+
+def test_a_field_of_the_wrong_size_and_a_wild_magnification_are_refused(clean, tmp_path) -> None:
+    def change(dataset) -> None:
+        dataset.series["defocus_grid"][0] = 2
+
+    folder = written(clean, tmp_path, change)
+    star = next((folder / "tilt_series").glob("*.star"))
+    text = star.read_text()
+    star.write_text(text.replace("[0,0,0,0]", "[0,0,0]", 1))
+    with pytest.raises(InputError, match=r"csprDefocusField must hold n\^2 numbers"):
+        read_dataset(folder)
+    with pytest.raises(InputError, match="check the pixel size"):
+        read_dataset(written(clean, tmp_path, lambda dataset: dataset.exposures["magnification"].__setitem__(3, 1.2)))
+
+
+def test_the_ctf_of_premultiplied_images_is_not_refined(clean) -> None:
+    dataset = read_dataset(clean)
+    dataset.series["premultiplied"] = True
+    settings = RefineSettings(prior_defocus=100.0, prior_magnification=1.0)
+    grid = map_grid(dataset, settings)
+    reference = Reference(read_map(clean / "reference.mrc")[0], 1.5, grid.radius)
+    with pytest.raises(InputError, match="set prior_defocus to 0"):
+        refine_one(dataset, 0, [reference], settings, grid, 12.0, ChunkJournal(), 1)
 
 
 @pytest.mark.slow

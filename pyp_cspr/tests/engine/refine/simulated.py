@@ -16,7 +16,7 @@ from pyp_cspr.engine.core.geometry import rotation_vector_to_matrix, tilt_to_mat
 from pyp_cspr.engine.core.projection import Reference
 from pyp_cspr.engine.core.refinement import LocalEquations, local_equations
 from pyp_cspr.engine.core.weighting import ctf_values, weigh
-from pyp_cspr.engine.refine.parameters import MODES, SeriesGeometry
+from pyp_cspr.engine.refine.parameters import LARGEST_MAGNIFICATION, MODES, SeriesGeometry
 from pyp_cspr.engine.refine.solve import Solution, SolveOptions, solve_series
 
 BOX, PIXEL, RADIUS = 64, 4.0, 25.0  # to 10.24 A
@@ -26,7 +26,8 @@ STAGES = (60.0, 30.0, 15.0, FIELD / RADIUS)  # angstrom
 
 # Start errors of each mode, in its unit, standard deviation of each parameter.
 ERRORS = {"rotation": 4 / np.sqrt(3), "position": 8 / np.sqrt(3), "tilt_angle": 0.5, "axis_angle": 0.5, "third_angle": 0.3,
-          "shift": 4.0, "deformation": 8.0, "defocus": 300.0, "astigmatism": 150.0, "particle_defocus": 200.0, "phase": 10.0}
+          "shift": 4.0, "deformation": 8.0, "defocus": 300.0, "astigmatism": 150.0, "particle_defocus": 200.0, "phase": 10.0,
+          "regional_defocus": 200.0, "magnification": 0.5, "amplitude": 20.0}
 
 
 def particle_map(seed: int = 0) -> NDArray[np.float32]:
@@ -53,18 +54,20 @@ class SimulatedSeries:
         grid: int = 0,
         seed: int = 1,
         order: Optional[NDArray[np.int64]] = None,
+        defocus_grid: int = 0,
         threads: int = 1,
     ) -> None:
         random = np.random.default_rng(seed)
         self.threads = threads
         self.band = make_band(BOX, RADIUS)
-        self.reference = Reference(particle_map(), 1.5, RADIUS)
+        self.reference = Reference(particle_map(), 1.5, RADIUS * (1 + LARGEST_MAGNIFICATION))
         angles = np.linspace(-60.0, 60.0, tilts)
         field_size = (3000.0, 3200.0)
         truth = SeriesGeometry(
             tilt_to_matrix(random.normal(size=tilts), angles, np.full(tilts, 85.0)), random.normal(size=(tilts, 2)) * 5,
             rotation_vector_to_matrix(random.normal(size=(particles, 3)) * 2),
             random.uniform(-1, 1, (particles, 3)) * [1300, 1400, 300], field_size, grid, hand=-1.0,
+            defocus_grid=defocus_grid,
         )
         start = truth.copy()
         for name in perturbed:  # the modes' own steps, so that truth lies in what they span
@@ -73,11 +76,14 @@ class SimulatedSeries:
             mode.move(start, random.normal(size=(rows, mode.columns(start))) * ERRORS[name] * mode.scale)
         if grid and "deformation" in perturbed:  # the truth bends, the start is straight
             truth.deformations, start.deformations = start.deformations, truth.deformations
+        if defocus_grid and "regional_defocus" in perturbed:
+            truth.regional_defocus, start.regional_defocus = start.regional_defocus, truth.regional_defocus
         defocus = random.uniform(2e4, 3e4, tilts)
         self.base = defocus_form(defocus, defocus - random.uniform(0, 800, tilts), random.uniform(-90, 90, tilts))
         self.offset = phase_offset(0.07, np.full(tilts, 20.0))
         shape = particles, tilts
-        clean = self.reference.slices(truth.orientations().reshape(-1, 3, 3), self.band).reshape(shape + (-1,))
+        views = zip(truth.orientations().swapaxes(0, 1), truth.magnification)
+        clean = np.stack([self.reference.slices(view, self.band, float(scale)) for view, scale in views], axis=1)
         noise = random.normal(size=(2, *clean.shape))
         self.centre = (np.rint(start.centres() / PIXEL) * PIXEL).reshape(-1, 2)
         if order is not None:
@@ -115,16 +121,18 @@ class SimulatedSeries:
         """What ``solve_series`` calls."""
         references, zeros = [self.reference], np.zeros(len(self.data), np.int64)
 
-        def call(rotations, centres, rows=None, ctf=None) -> LocalEquations:
+        def call(rotations, centres, rows=None, ctf=None, magnification=None, gain=None) -> LocalEquations:
+            scale = 1.0 if magnification is None else magnification
             rows = np.arange(len(self.data)) if rows is None else rows
             shifts, which = centres - self.centre[rows], zeros[rows]
             if ctf is None:
                 return local_equations(self.weighted, self.weight, self.band, FIELD, references, which, rotations, shifts,
-                                       rows=rows, count=count, threads=threads)
+                                       scale, rows=rows, count=count, threads=threads, gain=gain)
             exposure = self.exposure[rows]
             forms, phases = self.base[exposure] + ctf.form, self.offset[exposure] + ctf.phase
             return ctf_equations(self.data, self.band, FIELD, self.amplitude, self.noise, exposure, references, which,
-                                 rotations, shifts, forms, phases, WAVELENGTH, CS, rows=rows, count=count, threads=threads)
+                                 rotations, shifts, forms, phases, WAVELENGTH, CS, scale, rows, count, threads,
+                                 magnified=magnification is not None, gain=gain)
 
         return call
 

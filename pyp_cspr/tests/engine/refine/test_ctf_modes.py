@@ -7,31 +7,34 @@ from typing import Dict, List, Tuple
 import numpy as np
 import pytest
 
-from pyp_cspr.engine.refine.parameters import MODES
+from pyp_cspr.engine.refine.parameters import LOCAL_CTF, MODES, local_size
 from pyp_cspr.engine.refine.solve import Solution, SolveOptions, solve_series
 from pyp_cspr.tests.engine.refine.simulated import FIELD, RADIUS, SimulatedSeries
 
 LAST = FIELD / RADIUS
-SEEN = {"rotation": slice(0, 3), "position": slice(3, 5), "defocus": slice(5, 6), "astigmatism": slice(6, 8),
-        "phase": slice(8, 9)}
+SEEN = {"rotation": slice(0, 3), "position": slice(3, 5), "amplitude": slice(5, 6), "defocus": slice(6, 7),
+        "astigmatism": slice(7, 9), "phase": slice(9, 10), "magnification": slice(10, 11)}
 SERIES = 4
 
 
 def seen_errors(series: SimulatedSeries, solution: Solution) -> np.ndarray:
-    """(Q, 9) or (Q, 5): of the local parameters of every projection."""
+    """(Q, 11), (Q, 10), (Q, 6) or (Q, 5): of the local parameters of every projection."""
     geometry, truth = solution.geometry, series.truth
     defocus = (geometry.defocus_changes() - truth.defocus_changes())[series.used]
+    amplitude = (geometry.amplitude - truth.amplitude)[series.exposure, None]
     phase = (geometry.phase - truth.phase)[series.exposure, None]
-    local = np.concatenate([series.errors(geometry), defocus, phase], axis=1)
+    magnification = np.log(geometry.magnification / truth.magnification)[series.exposure, None]
+    local = np.concatenate([series.errors(geometry), amplitude, defocus, phase, magnification], axis=1)
     return local[:, : solution.projection_covariance.shape[1]]
 
 
-def efficiencies(free: Tuple[str, ...], snr: float, particles: int = 20) -> Dict[str, float]:
+def efficiencies(free: Tuple[str, ...], snr: float, particles: int = 20, grid: int = 2) -> Dict[str, float]:
     """Rms error over the bound, over several series, of everything that the free modes move."""
     squares: Dict[str, List[float]] = {}
     bounds: Dict[str, List[float]] = {}
     for seed in range(SERIES):
-        series = SimulatedSeries(particles, snr=snr, perturbed=free, grid=2 if "deformation" in free else 0, seed=seed)
+        series = SimulatedSeries(particles, snr=snr, perturbed=free, grid=grid if "deformation" in free else 0, seed=seed,
+                                 defocus_grid=2 if "regional_defocus" in free else 0)
         solution = series.solve(SolveOptions(free=free))
         error, variance = seen_errors(series, solution), np.einsum("qii->qi", solution.projection_covariance)
         for name, part in SEEN.items():
@@ -47,6 +50,8 @@ def efficiencies(free: Tuple[str, ...], snr: float, particles: int = 20) -> Dict
     ("axis_angle", {"rotation", "position"}), ("third_angle", {"rotation", "position"}), ("shift", {"position"}),
     ("deformation", {"position"}), ("defocus", {"defocus"}), ("astigmatism", {"astigmatism"}),
     ("particle_defocus", {"defocus"}), ("phase", {"phase"}),
+    ("regional_defocus", {"defocus"}), ("magnification", {"position", "magnification"}),
+    ("amplitude", {"amplitude"}),
 ])
 def test_each_mode_alone_recovers_its_perturbation(name: str, moves: set) -> None:
     # a change of the CTF shows at high frequency only: strong data, so that the bound lies far below what was perturbed
@@ -60,12 +65,15 @@ def test_each_mode_alone_recovers_its_perturbation(name: str, moves: set) -> Non
 @pytest.mark.parametrize("free", [
     ("rotation", "position", "tilt_angle", "axis_angle", "shift", "deformation"),
     ("rotation", "position", "tilt_angle", "axis_angle", "shift", "defocus", "astigmatism"),
+    ("rotation", "position", "tilt_angle", "axis_angle", "shift", "magnification"),
     tuple(MODES),
 ])
 def test_all_together_recover_their_perturbations(free: Tuple[str, ...]) -> None:
     result = efficiencies(free, 3.0 if "defocus" in free else 0.5)
+    assert ("magnification" in result) == ("magnification" in free)
     assert {"rotation", "position"} <= set(result)
-    assert ("defocus" in result) == ("astigmatism" in result) == ("defocus" in free)
+    assert ("astigmatism" in result) == ("defocus" in free)
+    assert ("defocus" in result) == (local_size(free) >= LOCAL_CTF)  # the CTF then tells of the depth
     assert max(result.values()) <= 1.2
 
 
@@ -77,8 +85,8 @@ def test_noise_free_defocus_and_astigmatism_come_back() -> None:
     error = seen_errors(series, solution)
     start = (series.start.defocus_changes() - series.truth.defocus_changes())[series.used]
     assert np.sqrt((start**2).mean(axis=0)).min() > 100
-    assert np.abs(error[:, 5:8]).max() < 10.0
-    assert np.sqrt((error[:, 5:8] ** 2).mean()) < 2.0
+    assert np.abs(error[:, 6:9]).max() < 10.0
+    assert np.sqrt((error[:, 6:9] ** 2).mean()) < 2.0
     assert np.abs(error[:, 3:5]).max() < 0.01
     assert np.rad2deg(np.abs(error[:, :3]).max()) < 0.01
 

@@ -128,7 +128,8 @@ def test_zero_errors_are_the_truth():
         assert (same.exposures[name] == truth.exposures[name]).all()
 
 
-ERRORS = dict(pose_error=2.0, position_error=4.0, tilt_error=0.6, axis_error=0.3, shift_error=5.0, defocus_error=250.0)
+ERRORS = dict(pose_error=2.0, position_error=4.0, tilt_error=0.6, axis_error=0.3, shift_error=5.0, defocus_error=250.0,
+              magnification_error=0.5)
 
 
 def test_errors_have_the_size_asked():
@@ -153,13 +154,17 @@ def test_errors_have_the_size_asked():
     assert rms(change[:, 0]) == pytest.approx(250, rel=0.2)
     assert np.allclose(change[:, 0], change[:, 1])
     assert (change[:, 2] == 0).all()
+    assert rms(found.exposures["magnification"] - 1) == pytest.approx(0.005, rel=0.2)
+    wide = make(dataclasses.replace(settings, magnification=0.4))
+    assert rms(wide.exposures["magnification"] - 1) == pytest.approx(0.004, rel=0.2)
 
 
 @pytest.mark.parametrize("name", sorted(ERRORS))
 def test_one_error_does_not_change_another(name):
     everything = add_errors(make(), dataclasses.replace(SMALL, **ERRORS))
     alone = add_errors(make(), dataclasses.replace(SMALL, **{name: ERRORS[name]}))
-    columns = {"pose_error": "rotation", "position_error": "position", "shift_error": "shift", "defocus_error": "defocus"}
+    columns = {"pose_error": "rotation", "position_error": "position", "shift_error": "shift", "defocus_error": "defocus",
+               "magnification_error": "magnification"}
     column = columns.get(name)
     if column is None:
         angles = [matrix_to_tilt(data.exposures["rotation"])[1 if name == "tilt_error" else 2] for data in (everything, alone)]
