@@ -15,6 +15,7 @@ from ..engine.pipeline.convert_pyp import find_alignments, find_maps, project_of
 from .jobs import remove
 from .new_data import DataOutputs, ProtPypCsprData
 
+ALIGNMENTS = (".bz2", ".cistem", ".parx", ".par", ".txt")
 MOVED = 0.1  # angstrom: deformations and offsets of the defocus below this are rounding
 
 
@@ -50,7 +51,12 @@ class ProtPypCsprImport(ProtPypCsprData):
         """(project folder, alignments in it or nothing). Raises InputError."""
         path = os.path.abspath(str(self.projectPath.get() or "").strip())
         project = project_of_file(path)
-        return project, "" if path == project else path
+        if path == project:
+            return project, ""
+        names = os.listdir(path) if os.path.isdir(path) else [path]  # an archive that lies unpacked
+        if not any(name.endswith(ALIGNMENTS) for name in names):
+            raise InputError(f"{path}: holds no alignments ({', '.join(ALIGNMENTS)}); give the project's folder or such a file")
+        return project, path
 
     def _resultFile(self) -> str:
         return str(self._getExtraPath("import.json"))

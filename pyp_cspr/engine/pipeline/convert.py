@@ -91,12 +91,16 @@ def convert(
 
 
 def _hide_excluded(dataset: Dataset, form: str) -> List[str]:
-    """RELION knows no excluded views: its particles are not to be seen in them, in place. Warnings."""
+    """RELION has no excluded views: in RELION 5's form particles are not to be seen in them, in place. Warnings."""
     enabled = dataset.exposures["enabled"]
-    for row in range(len(dataset.series)):
-        rows, particles = dataset.exposures_of(row), dataset.particles_of(row)
-        dataset.visible[particles, : len(rows)] &= enabled[rows]
-    if enabled.all() or form != "relion4":
+    if enabled.all():
+        return []
+    if form == "relion5":
+        for row in range(len(dataset.series)):
+            if dataset.is_stacks(row):
+                continue  # their images are counted by what is visible
+            rows, particles = dataset.exposures_of(row), dataset.particles_of(row)
+            dataset.visible[particles, : len(rows)] &= enabled[rows]
         return []
     return [f"{int((~enabled).sum())} excluded tilt images are used by RELION 4, which has no word for them; RELION 5 has "
             "(rlnTomoVisibleFrames)"]

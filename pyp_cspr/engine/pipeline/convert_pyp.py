@@ -27,6 +27,7 @@ from ..io.mrc import open_stack, read_map, write_map, write_stack
 from ..io.parameter_archive import SeriesTable, write_archive
 from ..io.pyp_config import parse_arguments, read_configuration, write_configuration
 from ..io.pyp_dataset import PypSeries, SeriesTables, series_of, write_pyp_dataset
+from ..io.pyp_geometry import plane_defocus
 from ..io.relion_writing import file_stems
 from ..io.text import write_lines
 from ..model.pyp_settings import PypProject as Asked
@@ -123,7 +124,7 @@ def write_pyp(
     known = {stem: series_of(dataset, row) for row, stem in enumerate(stems)}
     tables, warnings = write_pyp_dataset(dataset, known)
     for stem in stems:
-        _write_texts(folder, known[stem], tables[stem])
+        _write_texts(folder, known[stem], tables[stem], dataset)
     doses = [dataset.exposures["dose"].min(), dataset.exposures["dose"].max()]
     if doses[1] - doses[0] > 1e-3 * max(doses[1], 1.0):
         warnings.append(f"doses of {doses[0]:g} to {doses[1]:g} e/A^2 are written as their mean; PYP has one for all exposures")
@@ -205,7 +206,7 @@ def _write_images(dataset: Dataset, row: int, target: Path, stacks: bool) -> Non
     series.columns["images"] = np.array(names)
 
 
-def _write_texts(folder: Path, series: PypSeries, tables: SeriesTables) -> None:
+def _write_texts(folder: Path, series: PypSeries, tables: SeriesTables, dataset: Dataset) -> None:
     """Alignment, tilt angles, order, CTF, the tomogram's size, positions and crops of a series."""
     for name in ("ali", "ctf", "csp"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -214,9 +215,14 @@ def _write_texts(folder: Path, series: PypSeries, tables: SeriesTables) -> None:
     write_angles(f"{base}.tlt", series.tilt)
     write_lines(f"{base}.order", [str(int(value)) for value in series.order])
     write_lines(f"{base}.size", [str(value) for value in series.specimen_size])
-    write_lines(folder / "ctf" / f"{series.name}.ctf", [
-        f"{tilt:.4f} {u:.2f} {v:.2f} {angle:.4f}" for tilt, (u, v, angle) in zip(series.tilt, series.ctf)])
     particles, projections = tables.particles, tables.projections
+    # A CTF is measured where the specimen's middle is seen, and that is not at depth 0.
+    height = 0.5 * (particles["ORIGINAL_Z_POSITION_3D"].min() + particles["ORIGINAL_Z_POSITION_3D"].max()) - series.size[2] / 2
+    pixel, hand = float(dataset.series["pixel"][0]), float(dataset.series["hand"][0])
+    away = plane_defocus(series.tilt, series.offset, height * pixel, pixel, hand)
+    write_lines(folder / "ctf" / f"{series.name}.ctf", [
+        f"{tilt:.4f} {u - depth:.2f} {v - depth:.2f} {angle:.4f}"
+        for tilt, (u, v, angle), depth in zip(series.tilt, series.ctf, away)])
     position = np.stack([particles[f"ORIGINAL_{axis}_POSITION_3D"] for axis in "XYZ"], axis=-1)
     write_boxes3d(folder / "csp" / f"{series.name}_boxes3d.txt", Boxes3d(
         np.asarray(particles["PIND"], np.int64), position, np.asarray(particles["PSCORE"], float),
