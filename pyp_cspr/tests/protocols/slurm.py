@@ -147,6 +147,10 @@ class Slurm:
         words = log.read_text().split() if log.exists() else []
         return [word.split("=", 1)[1] for word in words if word.startswith("JobState=")]
 
+    def known_states(self) -> List[str]:
+        """States of all jobs that the controller remembers, which is ten minutes."""
+        return re.findall(r"JobState=(\w+)", self.ask("scontrol", "-o", "show", "jobs"))
+
     # --- mishaps ------------------------------------------------------------------------------------------------------
 
     def start_controller(self) -> None:

@@ -317,7 +317,7 @@ def test_killed_at_ten_moments_the_parameters_are_the_same(sample, tmp_path) -> 
         process = subprocess.Popen([*command, "--out", str(out)], start_new_session=True, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
         try:
-            process.wait(start_time + rng.uniform(0.0, 0.25) * work_time)
+            process.wait(start_time + rng.uniform(0.0, 0.12) * work_time)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(30)
