@@ -34,6 +34,27 @@ class ProtPypCsprBase(EngineJobs, ProtTomoBase):
     def _citations(self) -> List[str]:
         return list(self._citationKeys)
 
+    # --- remarks ------------------------------------------------------------------------------------------------------
+
+    def _notesFile(self) -> str:
+        return str(self._getExtraPath("notes.txt"))
+
+    def _say(self, notes: Sequence[str]) -> None:
+        """Keep remarks for the summary; those of the last call count."""
+        with open(self._notesFile(), "w", encoding="utf-8") as stream:
+            stream.write("".join(f"{note}\n" for note in notes))
+
+    def _notes(self) -> List[str]:
+        if not os.path.exists(self._notesFile()):
+            return []
+        with open(self._notesFile(), encoding="utf-8") as stream:
+            return stream.read().splitlines()
+
+    @staticmethod
+    def _plainly(error: InputError) -> str:
+        text = " ".join(str(error).split())
+        return text[:1].upper() + text[1:] + "."
+
 
 class ProtPypCsprParticles(ProtPypCsprBase):
     """Input: sub-tomograms with poses, their tilt series and CTFs. Data for the engine lie in extra/data."""
@@ -83,20 +104,6 @@ class ProtPypCsprParticles(ProtPypCsprBase):
         conversion = self._convert()
         write_dataset(conversion.dataset, self._dataFolder())
         self._say(conversion.notes)
-
-    def _notesFile(self) -> str:
-        return str(self._getExtraPath("notes.txt"))
-
-    def _say(self, notes: Sequence[str]) -> None:
-        """Keep remarks for the summary; those of the last call count."""
-        with open(self._notesFile(), "w", encoding="utf-8") as stream:
-            stream.write("".join(f"{note}\n" for note in notes))
-
-    def _notes(self) -> List[str]:
-        if not os.path.exists(self._notesFile()):
-            return []
-        with open(self._notesFile(), encoding="utf-8") as stream:
-            return stream.read().splitlines()
 
     def _newParticles(self, conversion: Conversion, result: Dataset) -> Tuple[Any, Any]:
         """(particles of the input's class, their coordinates) of a result."""
@@ -159,9 +166,9 @@ class ProtPypCsprParticles(ProtPypCsprBase):
             if not self._commonSeries():
                 errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ.")
             errors += checks.missing_images(series, self._commonSeries())
-        if self.tasksPerChunk.get() < 1:
+        if hasattr(self, "tasksPerChunk") and self.tasksPerChunk.get() < 1:
             errors.append("Tilt series per chunk: must be 1 or above.")
-        if self.memory.get() < 0:
+        if hasattr(self, "memory") and self.memory.get() < 0:
             errors.append("Memory: must be 0 or above.")
         if hasattr(self, "processes") and self.processes.get() < 0:
             errors.append("Chunks at a time: must be 0 or above.")
@@ -194,8 +201,3 @@ class ProtPypCsprParticles(ProtPypCsprBase):
     def _counts(result: Dict[str, Any]) -> str:
         """What went into a map, of a run's summary."""
         return f"{result['n_particles']} particles, {result['n_projections']} projections of {result['n_series']} tilt series."
-
-    @staticmethod
-    def _plainly(error: InputError) -> str:
-        text = " ".join(str(error).split())
-        return text[:1].upper() + text[1:] + "."

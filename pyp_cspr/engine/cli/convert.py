@@ -24,6 +24,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
                         help="relion-spa: cut the images and write them as well; pyp: write tilt series as stacks")
     parser.add_argument("--alignments", default="", metavar="FILE", help="of a PYP project: those meant, if not the last")
     parser.add_argument("--box", type=int, default=0, metavar="PIXELS", help="of the images that are cut (as the data say)")
+    parser.add_argument("--map", dest="volume", default="", metavar="MAP",
+                        help="goes along as starting map; the particles' box and pixel are then its own")
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("X", "Y"),
                         help="pixels of micrographs that a single-particle star names and that are not here")
     parser.add_argument("--overwrite", action="store_true", help="write into a folder that is not empty")
@@ -35,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     size = tuple(args.image_size) if args.image_size else None
     with progress_bar(0, "images", " projections") if args.stacks else nullcontext(no_progress) as progress:
         done = convert(args.input, args.out, args.form, args.stacks, args.box, size, args.overwrite,
-                       args.alignments, progress)
+                       args.alignments, progress, args.volume)
     if args.json:
         print_json(done)
         return 0

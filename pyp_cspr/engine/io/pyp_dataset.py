@@ -115,7 +115,8 @@ def write_pyp_dataset(
     """PYP's tables of every series, and warnings of what PYP has no word for.
 
     ``known`` are the project's series, against whose .xf the tilts' shifts are counted; one that is missing is aligned by the
-    data set itself. ``scores`` ``(particles, exposures)`` by series, NaN where there is none.
+    data set itself. ``scores`` ``(particles, exposures)`` by series, NaN where there is none; without them a projection has
+    its particle's.
     """
     tables, warnings = {}, []
     for row, name in enumerate(dataset.series["name"].tolist()):
@@ -183,7 +184,7 @@ def _series_tables(
     p, e = np.nonzero(seen)
     pind = _particle_indices(particles["name"].tolist())
     ones = np.ones(len(p))
-    scored = np.zeros(len(p)) if score is None else np.nan_to_num(score[:, column][p, e])
+    scored = np.nan_to_num(particles["score"][p] if score is None else score[:, column][p, e])
     projections: Columns = {
         "POSITION_IN_STACK": np.arange(1, len(p) + 1),
         "PSI": one.psi[p, e], "THETA": one.theta[p, e], "PHI": one.phi[p, e],

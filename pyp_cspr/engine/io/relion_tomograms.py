@@ -73,7 +73,6 @@ def resolve(name: str, star: str) -> str:
 
 
 def existing(name: str, star: str) -> str:
-    """Absolute path of a file that a star names. Raises InputError where there is none."""
     """Absolute path of a file named in a star. Raises InputError where it does not exist."""
     found = resolve(name, star)
     if not os.path.exists(found):

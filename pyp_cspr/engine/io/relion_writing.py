@@ -21,6 +21,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 # What RELION 4 does not know: it has only the matrices.
 ONLY_IN_5 = ("rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst", "rlnTomoTiltMovieIndex",
              "rlnTomoNominalStageTiltAngle", "rlnTomoImportFractionalDose", "rlnMicrographName")
+STACK = ":mrcs"  # RELION takes a file as a stack, and not as a volume, only by its ending or by this
 
 
 def write_dataset(dataset: Dataset, folder: PathLike, form: int = 5) -> str:
@@ -150,8 +151,10 @@ def _tilt_block(dataset: Dataset, row: int, root: str) -> StarBlock:
     columns: Dict[str, List[str]] = {}
     files = [str(file) or images for file in exposures["file"]]
     if all(files):
-        pairs = zip(exposures["slice"].tolist(), files)
-        columns["rlnMicrographName"] = [f"{image + 1:06d}@{_relative(file, root)}" for image, file in pairs]
+        stacks = {file for image, file in zip(exposures["slice"].tolist(), files) if image > 0}
+        columns["rlnMicrographName"] = [
+            f"{image + 1:06d}@{_relative(file, root)}{STACK if file in stacks and not file.endswith('.mrcs') else ''}"
+            for image, file in zip(exposures["slice"].tolist(), files)]
     else:
         images = ""
     columns["rlnTomoTiltMovieIndex"] = _whole(exposures["order"] + 1)

@@ -10,6 +10,7 @@ _CUT = "projections are cut in memory, from all images that are at least three q
 _CLEAN = "cleaning is a step of its own: `cspr filter`"
 _MASK = "the mask is made from the map's density; give another with refine_maskth"
 _FOLDER = "the project folder says it"
+_MERGE = "the command itself merges, in its own process: no job is submitted for it"
 
 
 def _slurm(name: str, kind: type, default: Any, unit: str, meaning: str, sets: str, **more: Any) -> Key:
@@ -39,7 +40,8 @@ SCOPE = (
     Key("scope_dose_rate", float, 1.0, "e/A^2", "dose of each exposure", "project.dose", least=0, by_iteration=False),
     Key("scope_init_dose", float, 0.0, "e/A^2", "dose before the first exposure", "project.dose_before", least=0,
         by_iteration=False),
-    Key("scope_tilt_axis", float, 0.0, "deg", "tilt axis, from x counterclockwise", "project.tilt_axis", by_iteration=False),
+    Key("scope_tilt_axis", float, 0.0, "deg", "tilt axis, from x counterclockwise", by_iteration=False,
+        ignored="each tilt's alignment (.xf) says where its axis is"),
     Key("scope_mag", float, 10000.0, "", "magnification", ignored="the pixel size says it"),
     *(Key(f"scope_{name}", float, default, unit, meaning, ignored="images are taken as they are, without such a correction")
       for name, default, unit, meaning in (
@@ -99,13 +101,13 @@ SLURM = (
     _slurm("account", str, "", "", "account", "resources.account"),
     _slurm("gres", str, "", "", "generic resources", "resources.gres"),
     _slurm("merge_tasks", int, 6, "threads", "of the merge", "resources.merge_threads", least=1),
-    _slurm("merge_memory_per_task", float, 4.0, "GB", "memory of each thread of the merge", "resources.merge_memory", least=0),
-    _slurm("merge_memory", float, 0.0, "GB", "memory of the merge, instead", "resources.merge_memory", least=0),
-    _slurm("merge_walltime", str, "1-00:00:00", "d-hh:mm:ss", "limit of the merge", "resources.merge_walltime"),
-    _slurm("merge_queue", str, "", "", "partition of the merge", "resources.merge_queue"),
-    _slurm("merge_account", str, "", "", "account of the merge", "resources.merge_account"),
-    _slurm("merge_gres", str, "", "", "generic resources of the merge", "resources.merge_gres"),
-    _slurm("merge_only", bool, False, "", "only merge what is there", "resources.merge_only"),
+    *(_slurm(f"merge_{name}", float if unit == "GB" else str, default, unit, meaning, "", ignored=_MERGE)
+      for name, default, unit, meaning in (
+          ("memory_per_task", 4.0, "GB", "memory of each thread of the merge"), ("memory", 0.0, "GB", "memory of the merge"),
+          ("walltime", "1-00:00:00", "d-hh:mm:ss", "limit of the merge"), ("queue", "", "", "partition of the merge"),
+          ("account", "", "", "account of the merge"), ("gres", "", "", "generic resources of the merge"))),
+    _slurm("merge_only", bool, False, "", "only merge what is there", "",
+           ignored="finished tasks are always kept, and what is missing is run before the merge"),
     _slurm("merge_retries", int, 1, "", "how often missing tasks are submitted again", "resources.retries", least=0),
     _slurm("queue_gpu", str, "", "", "partition with GPUs", "", ignored="the engine runs on CPUs"),
     _slurm("zombie", float, 600.0, "min", "age of scratch folders that are removed", "", ignored="nothing is left in scratch"),

@@ -35,7 +35,7 @@ SAME: Dict[str, str] = {
 class PypResources:
     """What runs the tasks, and on what."""
 
-    executor: str = ""  # local, slurm or mpi; empty: as the machine is
+    executor: str = ""  # local, slurm or mpi; empty: choose
     tasks_per_chunk: int = 1  # series in a task
     threads: int = 1  # of a task
     memory: float = 4.0  # GB of a task
@@ -44,13 +44,7 @@ class PypResources:
     queue: str = ""
     account: str = ""
     gres: str = ""
-    merge_threads: int = 6
-    merge_memory: float = 24.0  # GB
-    merge_walltime: str = "1-00:00:00"
-    merge_queue: str = ""
-    merge_account: str = ""
-    merge_gres: str = ""
-    merge_only: bool = False
+    merge_threads: int = 6  # of the command itself
     retries: int = 1
 
 
@@ -61,8 +55,7 @@ class PypProject:
     alignments: str = ""
     model: str = ""
     mask: str = "auto"  # auto, none, sphere:RADIUS in angstrom, or a map
-    skip: bool = False
-    resume: bool = True
+    skip: bool = False  # start from the given alignments, whatever iterations there are
     first_iteration: int = FIRST_ITERATION
     next_iteration: Optional[int] = None
     last_iteration: int = FIRST_ITERATION
@@ -78,7 +71,6 @@ class PypProject:
     amplitude_contrast: Optional[float] = None
     dose: Optional[float] = None  # e/A^2 of each exposure
     dose_before: float = 0.0  # e/A^2
-    tilt_axis: Optional[float] = None  # deg, from x
     hand: float = -1.0  # sign of depth in the defocus
     white_particles: bool = False
     tomogram_binning: Optional[float] = None
@@ -214,7 +206,7 @@ def _map(get: _Getter) -> Dict[str, Any]:
 def resources_of(configuration: PypConfiguration) -> PypResources:
     """What the slurm_ keys and -executor ask for."""
     get = configuration.value
-    threads, merge_threads = get("slurm_tasks"), get("slurm_merge_tasks")
+    threads = get("slurm_tasks")
     memory = get("slurm_memory") or threads * get("slurm_memory_per_task")
     limits = []
     if get("slurm_max_cpus"):
@@ -222,12 +214,10 @@ def resources_of(configuration: PypConfiguration) -> PypResources:
     if get("slurm_max_memory") and memory:
         limits.append(int(get("slurm_max_memory") // memory))
     most = max(1, min(limits)) if limits else 0
-    same = {name: get(f"slurm_{name}") for name in (
-        "walltime", "queue", "account", "gres", "merge_walltime", "merge_queue", "merge_account", "merge_gres", "merge_only")}
+    same = {name: get(f"slurm_{name}") for name in ("walltime", "queue", "account", "gres")}
     return PypResources(
         executor=get("executor"), tasks_per_chunk=get("slurm_bundle_size"), threads=threads, memory=memory, most_tasks=most,
-        merge_threads=merge_threads, retries=get("slurm_merge_retries"),
-        merge_memory=get("slurm_merge_memory") or merge_threads * get("slurm_merge_memory_per_task"), **same)
+        merge_threads=get("slurm_merge_tasks"), retries=get("slurm_merge_retries"), **same)
 
 
 def project_of(configuration: PypConfiguration) -> PypProject:
@@ -242,15 +232,14 @@ def project_of(configuration: PypConfiguration) -> PypProject:
     if given("NumberOfIterations") and not given("refine_maxiter"):
         last = first - 1 + get("NumberOfIterations")
     return PypProject(
-        alignments=get("csp_refine"), model=get("csp_model"), mask=_mask(configuration), skip=get("csp_skip"),
-        resume=get("refine_resume"), first_iteration=first, last_iteration=last,
+        alignments=get("csp_refine"), model=get("csp_model"), mask=_mask(configuration),
+        skip=get("csp_skip") or not get("refine_resume"), first_iteration=first, last_iteration=last,
         next_iteration=get("refine_iter") if given("refine_iter") else None, particle_format=get("extract_fmt"),
         interactive=get("interactive"), dataset=get("data_set"), mode=get("data_mode"), pixel=if_given("scope_pixel"),
         image_binning=get("data_bin"), binning=get("extract_bin"), voltage=if_given("scope_voltage"),
         cs=get("scope_cs") if given("scope_cs") else None,
         amplitude_contrast=get("scope_wgh") if given("scope_wgh") else None,
         dose=get("scope_dose_rate") if given("scope_dose_rate") else None, dose_before=get("scope_init_dose"),
-        tilt_axis=get("scope_tilt_axis") if given("scope_tilt_axis") else None,
         hand=1.0 if get("csp_ctf_handedness") else -1.0, white_particles=get("data_invert"),
         tomogram_binning=if_given("tomo_rec_binning"), volumes_binning=get("tomo_ext_binn"),
     )

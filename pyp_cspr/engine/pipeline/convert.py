@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..errors import InputError
+from ..io.mrc import read_map, write_map
 from ..io.relion import read_dataset, write_dataset
 from ..io.relion_spa import is_spa, read_spa, write_spa
 from ..io.star import read_star
 from ..model.tables import Dataset
+from .check import check_cube
 from .chunk import Progress, no_progress
-from .convert_pyp import is_pyp, read_pyp, write_pyp
+from .convert_pyp import find_alignments, find_maps, is_pyp, read_pyp, write_pyp
 
 FORMATS = {
     "relion5": "RELION 5 tomography project, which is also the engine's own form",
@@ -47,10 +49,12 @@ def convert(
     overwrite: bool = False,
     alignments: str = "",
     progress: Progress = no_progress,
+    volume: str = "",
 ) -> Dict[str, Any]:
     """Write what ``source`` holds into the folder ``out`` in another form (one of ``FORMATS``); says what was written.
 
-    Particles without a half-set get one, so that all that is made of them has the same. Raises InputError.
+    Particles without a half-set get one, so that all that is made of them has the same. A map ``volume`` goes along, and its
+    box and pixel are then the particles'. Raises InputError.
     """
     if form not in FORMATS:
         raise InputError(f"--to {form}: unknown format; known: {', '.join(FORMATS)}")
@@ -63,13 +67,40 @@ def convert(
         raise InputError(f"{folder}: is not empty; give another folder, or --overwrite")
     dataset, kind = read_any(source, image_size, stacks, alignments)
     dataset.assign_halves()
+    if volume:
+        values, dataset.box_pixel = read_map(volume)
+        check_cube(values)
+        dataset.box = len(values)
     warnings: List[str] = []
     if form == "relion-spa":
         star = write_spa(dataset, folder, stacks, box, progress)
     elif form in ("pyp", "pyp-parx"):
-        star, warnings = write_pyp(dataset, folder, form == "pyp-parx", stacks)
+        star, warnings = write_pyp(dataset, folder, form == "pyp-parx", stacks, volume)
     else:
+        warnings = _hide_excluded(dataset, form)
         star = write_dataset(dataset, folder, 4 if form == "relion4" else 5)
+    if volume and not form.startswith("pyp"):
+        write_map(folder / "reference.mrc", values, dataset.box_pixel)
     halves = [int((dataset.particles["half"] == half).sum()) for half in (1, 2)]
+    found: Dict[str, Any] = {}
+    if is_pyp(source):
+        of_project, half_maps = find_maps(source, alignments)
+        found = {"alignments": str(find_alignments(source, alignments)), "map": of_project, "half_maps": half_maps}
     return {"read": kind, "written": star, "format": form, "n_series": len(dataset.series),
-            "n_particles": len(dataset.particles), "halves": halves, "warnings": warnings}
+            "n_particles": len(dataset.particles), "halves": halves, "warnings": warnings, **found}
+
+
+def _hide_excluded(dataset: Dataset, form: str) -> List[str]:
+    """RELION has no excluded views: in RELION 5's form particles are not to be seen in them, in place. Warnings."""
+    enabled = dataset.exposures["enabled"]
+    if enabled.all():
+        return []
+    if form == "relion5":
+        for row in range(len(dataset.series)):
+            if dataset.is_stacks(row):
+                continue  # their images are counted by what is visible
+            rows, particles = dataset.exposures_of(row), dataset.particles_of(row)
+            dataset.visible[particles, : len(rows)] &= enabled[rows]
+        return []
+    return [f"{int((~enabled).sum())} excluded tilt images are used by RELION 4, which has no word for them; RELION 5 has "
+            "(rlnTomoVisibleFrames)"]

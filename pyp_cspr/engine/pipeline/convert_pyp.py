@@ -2,13 +2,15 @@
 
 Written are texts, links to the tilt series, and the alignments as iteration 1, from which
 
-    csp -csp_refine frealign/maps/NAME_r01_01.bz2 -csp_model MAP
+    csp -csp_model MAP
 
-starts. A .parx has no column for half-sets, so its unused PTLCCX holds them.
+starts: the configuration names them, and a map that is written as well. A .parx has no column for half-sets, so its unused
+PTLCCX holds them.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -21,15 +23,17 @@ from ..io.boxes import AllBoxes, Boxes3d, write_allboxes, write_boxes3d, write_n
 from ..io.cistem import CistemTable, ExtendedTable, column_statistics
 from ..io.frealign import ParTable
 from ..io.imod import write_angles, write_xf
-from ..io.mrc import open_stack, write_stack
+from ..io.mrc import open_stack, read_map, write_map, write_stack
 from ..io.parameter_archive import SeriesTable, write_archive
 from ..io.pyp_config import parse_arguments, read_configuration, write_configuration
 from ..io.pyp_dataset import PypSeries, SeriesTables, series_of, write_pyp_dataset
+from ..io.pyp_geometry import plane_defocus
 from ..io.relion_writing import file_stems
 from ..io.text import write_lines
+from ..model.pyp_settings import PypProject as Asked
 from ..model.pyp_settings import project_of
 from ..model.tables import Dataset
-from .pyp_project import CLASS
+from .pyp_project import CLASS, PypProject
 from .pyp_run import open_project
 
 START = 1  # the iteration that a project starts from
@@ -41,42 +45,86 @@ def is_pyp(path: str) -> bool:
     return folder.is_dir() and any(any(folder.glob(pattern)) for pattern in ("*.films", "*.micrographs"))
 
 
+def project_of_file(path: str) -> str:
+    """The project folder that a path is, or that the file at ``path`` lies in. Raises InputError where there is none."""
+    start = Path(path).absolute()
+    found = next((str(folder) for folder in (start, *start.parents) if is_pyp(str(folder))), None)
+    if found is None:
+        raise InputError(f"{path}: is no PYP project, nor a file in one: no folder here has a .films or .micrographs list")
+    return found
+
+
 def read_pyp(path: str, alignments: str = "") -> Dataset:
     """The data set of a project at ``alignments``, or else at its last iteration, its start, or what its configuration names.
 
     Raises InputError where there is none of these, or it does not fit.
     """
+    project, _ = _open(path)
+    return project.read_alignments(find_alignments(path, alignments))
+
+
+def _open(path: str) -> Tuple[PypProject, Asked]:
     configuration = read_configuration(path)
     asked = project_of(configuration)
-    project = open_project(path, asked, int(configuration.value("extract_box")))
+    return open_project(path, asked, int(configuration.value("extract_box"))), asked
+
+
+def find_alignments(path: str, alignments: str = "") -> Path:
+    """The alignments that ``read_pyp`` reads. Raises InputError where there are none."""
+    project, asked = _open(path)
     done = project.iterations()
     candidates = [Path(path, alignments)] if alignments else []
     candidates += [project.alignments_of(done[-1])] if done else [project.alignments_of(START)]
     candidates += [Path(path, asked.alignments)] if asked.alignments else []
     found = next((candidate for candidate in candidates if candidate.exists()), None)
     if found is None or (alignments and found != candidates[0]):
-        raise InputError(f"{path}: no alignments {candidates[0].name}; give --alignments FILE")
-    return project.read_alignments(found)
+        raise InputError(f"{path}: no alignments {candidates[0].name}, so nothing has been refined yet; name a file of "
+                         "alignments")
+    return found
 
 
-def write_pyp(dataset: Dataset, folder: Path, parx: bool = False, stacks: bool = False) -> Tuple[str, List[str]]:
+def find_maps(path: str, alignments: str = "") -> Tuple[str, List[str]]:
+    """The map that belongs to the alignments, and its two half maps; empty where there are none.
+
+    Half maps are of the last iteration. Alignments of no iteration have the starting map.
+    """
+    project, asked = _open(path)
+    base = str(project.maps / f"{project.dataset}_{CLASS}_")
+    number = re.fullmatch(re.escape(base) + r"(\d+)(\.bz2)?", str(find_alignments(path, alignments).absolute()))
+    iteration = int(number.group(1)) if number else START
+    maps = [Path(f"{base}{iteration:02d}.mrc")]
+    maps += [Path(path, asked.model)] if iteration == START and asked.model else []
+    found = next((str(volume.absolute()) for volume in maps if volume.exists()), "")
+    halves = [f"{base}half1.mrc", f"{base}half2.mrc"]
+    last = bool(found) and project.iterations()[-1:] == [iteration] and all(Path(half).exists() for half in halves)
+    return found, halves if last else []
+
+
+def write_pyp(
+    dataset: Dataset, folder: Path, parx: bool = False, stacks: bool = False, volume: str = ""
+) -> Tuple[str, List[str]]:
     """Write a project; (path of its alignments, warnings of what PYP has no word for).
 
     With ``parx`` the alignments are .parx instead of .cistem. With ``stacks`` tilt series that are not one stack by tilt angle
-    are written as such; without it they are refused. Raises InputError.
+    are written as such; without it they are refused. ``volume`` becomes the starting map. Raises InputError, also where the
+    folder has iterations already, which would count as later ones.
     """
     name = file_stems([folder.name])[0]
+    maps = folder / "frealign" / "maps"
+    later = sorted(path for path in maps.glob(f"{name}_{CLASS}_[0-9]*") if not path.name.startswith(f"{name}_{CLASS}_01"))
+    if later:
+        raise InputError(f"{later[0]}: is an iteration of a project that is here already; give another folder")
     stems = file_stems([str(text) for text in dataset.series["name"]])
     dataset = Dataset(dataset.series.copy(), dataset.exposures.copy(), dataset.particles, dataset.visible, dataset.box,
                       dataset.box_pixel, dataset.extra, dataset.source)
     dataset.series["name"] = np.array(stems)
-    configuration = write_configuration(parse_arguments(_arguments(dataset, name)))
+    configuration = write_configuration(parse_arguments(_arguments(dataset, name, volume)))
     for row, stem in enumerate(stems):
         _write_images(dataset, row, folder / "mrc" / f"{stem}.mrc", stacks)
     known = {stem: series_of(dataset, row) for row, stem in enumerate(stems)}
     tables, warnings = write_pyp_dataset(dataset, known)
     for stem in stems:
-        _write_texts(folder, known[stem], tables[stem])
+        _write_texts(folder, known[stem], tables[stem], dataset)
     doses = [dataset.exposures["dose"].min(), dataset.exposures["dose"].max()]
     if doses[1] - doses[0] > 1e-3 * max(doses[1], 1.0):
         warnings.append(f"doses of {doses[0]:g} to {doses[1]:g} e/A^2 are written as their mean; PYP has one for all exposures")
@@ -89,14 +137,16 @@ def write_pyp(dataset: Dataset, folder: Path, parx: bool = False, stacks: bool =
         extended = ExtendedTable(CistemTable(one.particles), CistemTable(one.tilts))
         film = stems.index(stem)
         packed[f"{stem}_{CLASS}"] = (_par_table(one, film), None) if parx else (CistemTable(one.projections), extended)
-    path = folder / "frealign" / "maps" / f"{name}_{CLASS}_{START:02d}.bz2"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = maps / f"{name}_{CLASS}_{START:02d}.bz2"
+    maps.mkdir(parents=True, exist_ok=True)
+    if volume:
+        write_map(path.with_suffix(".mrc"), *read_map(volume))
     stat = column_statistics([table for table, _ in packed.values() if isinstance(table, CistemTable)]) if not parx else None
     write_archive(path, packed, stat)
     return str(path), warnings
 
 
-def _arguments(dataset: Dataset, name: str) -> List[str]:
+def _arguments(dataset: Dataset, name: str, volume: str) -> List[str]:
     """PYP's keys for what a project says once for all series. Raises InputError where they differ in it."""
     series = dataset.series
     for column in ("pixel", "voltage", "cs", "amplitude_contrast", "hand", "contrast"):
@@ -107,12 +157,18 @@ def _arguments(dataset: Dataset, name: str) -> List[str]:
     pixel = float(series["pixel"][0])
     binning = dataset.box_pixel / pixel if dataset.box_pixel else 1.0
     whole = round(binning) if abs(binning - round(binning)) < 1e-3 else 1
+    if volume and abs(binning - whole) > 1e-2:
+        raise InputError(f"{volume}: its pixel, {dataset.box_pixel:g} A, is no multiple of the images' {pixel:g} A, as PYP "
+                         "wants it; resample the map")
     box = 2 * round(dataset.box * binning / whole / 2)
     words = {"data_set": name, "data_mode": "tomo", "scope_pixel": f"{pixel:.9g}",
              "scope_voltage": f"{series['voltage'][0]:.9g}", "scope_cs": f"{series['cs'][0]:.9g}",
              "scope_wgh": f"{series['amplitude_contrast'][0]:.9g}",
              "scope_dose_rate": f"{dataset.exposures['dose'].mean():.9g}", "csp_ctf_handedness": str(series["hand"][0] > 0),
-             "data_invert": str(series["contrast"][0] > 0), "extract_bin": str(whole), "extract_box": str(box)}
+             "data_invert": str(series["contrast"][0] > 0), "extract_bin": str(whole), "extract_box": str(box),
+             "csp_refine": f"frealign/maps/{name}_{CLASS}_{START:02d}.bz2"}
+    if volume:
+        words["csp_model"] = f"frealign/maps/{name}_{CLASS}_{START:02d}.mrc"
     return [text for key, value in words.items() for text in (f"-{key}", value)]
 
 
@@ -150,7 +206,7 @@ def _write_images(dataset: Dataset, row: int, target: Path, stacks: bool) -> Non
     series.columns["images"] = np.array(names)
 
 
-def _write_texts(folder: Path, series: PypSeries, tables: SeriesTables) -> None:
+def _write_texts(folder: Path, series: PypSeries, tables: SeriesTables, dataset: Dataset) -> None:
     """Alignment, tilt angles, order, CTF, the tomogram's size, positions and crops of a series."""
     for name in ("ali", "ctf", "csp"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -159,9 +215,14 @@ def _write_texts(folder: Path, series: PypSeries, tables: SeriesTables) -> None:
     write_angles(f"{base}.tlt", series.tilt)
     write_lines(f"{base}.order", [str(int(value)) for value in series.order])
     write_lines(f"{base}.size", [str(value) for value in series.specimen_size])
-    write_lines(folder / "ctf" / f"{series.name}.ctf", [
-        f"{tilt:.4f} {u:.2f} {v:.2f} {angle:.4f}" for tilt, (u, v, angle) in zip(series.tilt, series.ctf)])
     particles, projections = tables.particles, tables.projections
+    # A CTF is measured where the specimen's middle is seen, and that is not at depth 0.
+    height = 0.5 * (particles["ORIGINAL_Z_POSITION_3D"].min() + particles["ORIGINAL_Z_POSITION_3D"].max()) - series.size[2] / 2
+    pixel, hand = float(dataset.series["pixel"][0]), float(dataset.series["hand"][0])
+    away = plane_defocus(series.tilt, series.offset, height * pixel, pixel, hand)
+    write_lines(folder / "ctf" / f"{series.name}.ctf", [
+        f"{tilt:.4f} {u - depth:.2f} {v - depth:.2f} {angle:.4f}"
+        for tilt, (u, v, angle), depth in zip(series.tilt, series.ctf, away)])
     position = np.stack([particles[f"ORIGINAL_{axis}_POSITION_3D"] for axis in "XYZ"], axis=-1)
     write_boxes3d(folder / "csp" / f"{series.name}_boxes3d.txt", Boxes3d(
         np.asarray(particles["PIND"], np.int64), position, np.asarray(particles["PSCORE"], float),

@@ -91,6 +91,7 @@ class Resources:
     threads: int = 0
     memory: float = 0.0
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    merge_threads: int = 0  # of the process that adds up what the chunks left
 
 
 class Share(NamedTuple):
@@ -129,7 +130,7 @@ class Executor:
 
     def merge_threads(self, store: RunStore) -> int:
         """Threads for what comes after the chunks, in this process."""
-        count, each, _ = share_out(0, self.resources.threads, 0.0, 1)
+        count, each, _ = share_out(0, self.resources.merge_threads or self.resources.threads, 0.0, 1)
         return count * each
 
     def __enter__(self) -> Executor:
@@ -158,7 +159,7 @@ class LocalExecutor(Executor):
 
     def merge_threads(self, store: RunStore) -> int:
         count, each, _ = self._share(store)
-        return int(count * each)
+        return self.resources.merge_threads or int(count * each)
 
 
 def make_executor(name: str, resources: Optional[Resources] = None) -> Executor:

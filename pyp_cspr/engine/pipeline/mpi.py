@@ -5,6 +5,7 @@ A worker that dies takes the whole MPI job with it, as MPI wants; started again,
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, List, Optional, Type
@@ -14,6 +15,12 @@ from .chunk import Progress
 from .executors import Executor, Resources, Share, read_task, run_quietly
 from .resources import GIB, available_memory, cores
 from .store import RunStore
+
+
+def mpi_size() -> int:
+    """How many processes mpirun has started together with this one, by what it leaves in the environment; else 1."""
+    sizes = [os.environ.get(name, "") for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")]
+    return max([int(size) for size in sizes if size.isdigit()], default=1)
 
 
 class MpiExecutor(Executor):

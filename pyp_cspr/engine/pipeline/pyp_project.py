@@ -155,9 +155,11 @@ class PypProject:
         half = np.asarray(c["PTLCCX"])  # not used by PYP; `cspr convert` keeps half-sets in it
         if not np.any(c["CNFDNC"]) and set(np.unique(half).tolist()) == {1.0, 2.0}:
             projections["ASSIGNED_SUBSET"] = half
-        score = np.bincount(np.searchsorted(index, projections["PIND"].astype(int)), projections["SCORE"], minlength=len(index))
-        particles = {"PIND": index, "POCC": np.full(len(index), 100.0), "PSCORE": score / np.maximum(
-            np.bincount(np.searchsorted(index, projections["PIND"].astype(int)), minlength=len(index)), 1)}
+        row = np.searchsorted(index, projections["PIND"].astype(int))
+        occupancy = np.zeros(len(index))
+        np.maximum.at(occupancy, row, projections["OCCUPANCY"])
+        score = np.bincount(row, projections["SCORE"]) / np.maximum(np.bincount(row), 1)
+        particles = {"PIND": index, "POCC": occupancy, "PSCORE": score}
         particles.update(zip(("PPSI", "PTHETA", "PPHI"), particle_angles(rotation)))
         for i, axis in enumerate("XYZ"):
             particles[f"PSHIFT_{axis}"] = s[:, i]
@@ -167,7 +169,6 @@ class PypProject:
             ("TSHIFT_X", "MATRIX12"), ("TSHIFT_Y", "MATRIX13"), ("TILTANG", "TILTAN"), ("TILTAXIS", "AXIS"))}
         tilts.update(TIND=orders, RIND=np.zeros(len(orders)))
         return SeriesTables(projections, particles, tilts)
-
 
 
 def _names_in(folder: Path) -> List[str]:

@@ -11,9 +11,10 @@ PROJECT/ali/NAME_r01_II/SERIES.xf .tlt .xtilt      the refined alignment of the 
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,8 +52,15 @@ class Results:
         names = [f"{iteration:02d}.mrc", f"{iteration:02d}_statistics.txt", f"{iteration:02d}.bz2"]
         return [self.path(name) for name in names] + [self.ali(iteration)]
 
-    def set_aside(self) -> Path:
-        """Move all iterations out of the way, so that a fresh start overwrites nothing; where to."""
+    def is_result(self, path: Path) -> bool:
+        """Whether a file is of an iteration, or of all of them; what iteration 1, the start, has is none."""
+        prefix = f"{self.project.dataset}_{CLASS}_"
+        inside = path.resolve().parent == self.project.maps.resolve() and path.name.startswith(prefix)
+        return inside and not re.match(r"0*1(\.|$)", path.name[len(prefix):])
+
+    def set_aside(self, keep: Sequence[Path] = ()) -> Path:
+        """Move all iterations out of the way, so that a fresh start overwrites nothing; where to. What to ``keep`` stays."""
+        kept = {path.resolve() for path in keep}
         base = self.project.folder / "frealign"
         number = 1
         while (base / f"previous_{number:02d}").exists():
@@ -60,7 +68,8 @@ class Results:
         target = base / f"previous_{number:02d}"
         prefix = f"{self.project.dataset}_{CLASS}"
         for folder in (self.project.maps, self.project.folder / "ali", base / "scratch"):
-            moving = sorted(folder.glob(f"{prefix}_*")) if folder.is_dir() else []
+            there = sorted(folder.glob(f"{prefix}_*")) if folder.is_dir() else []
+            moving = [path for path in there if path.resolve() not in kept]
             for path in moving:
                 (target / folder.name).mkdir(parents=True, exist_ok=True)
                 shutil.move(str(path), str(target / folder.name / path.name))

@@ -9,8 +9,9 @@ A call with the same settings extends the run; with others it starts a new one f
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import InputError
 from ..io.mrc import open_stack
@@ -21,12 +22,15 @@ from ..model.pyp_settings import PypProject as Asked
 from ..model.pyp_settings import PypResources, project_of, resources_of, settings_by_iteration, warnings_of
 from .executors import Executor, Resources, SlurmSettings, make_executor
 from .iterate import Bar, Refinement, refine
+from .mpi import mpi_size
 from .pyp_project import CLASS, Binnings, PypProject
 from .pyp_results import Results
 from .resources import share_out
+from .slurm import cluster_answers
 from .store import RunStore, read_json, write_json
 
 Say = Callable[[str], None]
+QUEUE_KEYS = ("slurm_queue", "slurm_account")
 
 
 class _Leg(NamedTuple):
@@ -44,6 +48,17 @@ def run_csp(folder: str, configuration: PypConfiguration, say: Say = print, bar:
     """
     asked, resources = project_of(configuration), resources_of(configuration)
     _refuse_what_is_not_here(asked)
+    name, why = choose_executor("local" if asked.interactive else resources.executor, any(map(configuration.given, QUEUE_KEYS)))
+    with _executor(name, resources, configuration) as executor:  # first of all: under MPI one process goes on, the others serve
+        if why:
+            say(f"note: {why}")
+        return _run(folder, configuration, asked, resources, executor, say, bar)
+
+
+def _run(
+    folder: str, configuration: PypConfiguration, asked: Asked, resources: PypResources, executor: Executor, say: Say,
+    bar: Optional[Bar],
+) -> Dict[str, Any]:
     for line in warnings_of(configuration):
         say(f"warning: {line}")
     project = open_project(folder, asked, int(configuration.value("extract_box")))
@@ -51,24 +66,27 @@ def run_csp(folder: str, configuration: PypConfiguration, say: Say = print, bar:
     done = project.iterations()
     if asked.skip and done:
         start = _start_of(asked, project)  # before anything is moved
-        for path in (start, project.folder / asked.model):
-            if path.resolve().parent == project.maps.resolve() and path.name.startswith(f"{project.dataset}_{CLASS}_"):
+        given = (start, project.folder / asked.model)
+        for path in given:
+            if results.is_result(path):
                 raise InputError(f"{path}: is among the results that a fresh start moves away; copy it elsewhere and give that")
-        say(f"starting fresh; what was there is now in {results.set_aside()}")
+        say(f"starting fresh; what was there is now in {results.set_aside(given)}")
         done = []
     else:
         start = _start_of(asked, project) if not done else Path()
     last = done[-1] if done else asked.first_iteration - 1
     if last >= FIRST_ITERATION:
         say(f"going on after iteration {last}")
+    if asked.next_iteration not in (None, last + 1):
+        say(f"warning: refine_iter is {asked.next_iteration}, but the next iteration is {last + 1}: the last one that is there "
+            "counts; to go back, move what is later out of frealign/maps and ali")
     target = max(asked.last_iteration, last + 1)
-    with _executor(resources, configuration) as executor:
-        leg = _leg(project, configuration, asked, resources, last, start, say)
-        for note in project.notes:
-            say(f"note: {note}")
-        if asked.interactive:
-            return _look(leg, last + 1 - leg.first + 1, say)
-        return _iterate(project, results, leg, executor, range(last + 1, target + 1), say, bar)
+    leg = _leg(project, configuration, asked, resources, last, start, say)
+    for note in project.notes:
+        say(f"note: {note}")
+    if asked.interactive:
+        return _look(leg, last + 1 - leg.first + 1, say)
+    return _iterate(project, results, leg, executor, range(last + 1, target + 1), say, bar)
 
 
 def _iterate(
@@ -150,7 +168,7 @@ def open_project(folder: str, asked: Asked, box: int = 0) -> PypProject:
         first = project.folder / "mrc" / f"{project.names[0]}.mrc"
         pixel = open_stack(first).pixel if first.exists() else 0.0
         if pixel in (0.0, 1.0):
-            raise InputError(f"{project.folder}: the pixel size is not known; give -scope_pixel")
+            raise InputError(f"{project.folder}: the pixel size is not known; give scope_pixel (in .pyp_config)")
         project = PypProject(folder, PypOptics(pixel, **known), binnings, asked.dataset)
     return project
 
@@ -216,10 +234,30 @@ def _request(
             "tasks_per_chunk": resources.tasks_per_chunk}
 
 
-def _executor(resources: PypResources, configuration: PypConfiguration) -> Executor:
+def choose_executor(asked: str, queue: bool) -> Tuple[str, str]:
+    """Who runs the tasks, and a remark on it or nothing: ``asked`` if that is given, MPI under mpirun, SLURM where it answers.
+
+    ``queue``: keys are given that only mean something to SLURM, so it is waited for. Raises InputError where mpirun has started
+    several processes and one of them was asked to do it alone.
+    """
+    if mpi_size() > 1:
+        if asked not in ("", "mpi"):
+            raise InputError(f"-executor {asked}: mpirun has started {mpi_size()} of this command; give -executor mpi")
+        return "mpi", ""
+    if asked:
+        return asked, ""
+    if shutil.which("sbatch") is None:
+        return "local", ""
+    if queue or cluster_answers():
+        return "slurm", "tasks run as SLURM job arrays; -executor local runs them on this machine"
+    return "local", "sbatch is here, but no SLURM answers: tasks run on this machine; -executor slurm waits for it"
+
+
+def _executor(name: str, resources: PypResources, configuration: PypConfiguration) -> Executor:
     threads = resources.threads if configuration.given("slurm_tasks") else 0
+    merging = resources.merge_threads if configuration.given("slurm_merge_tasks") else 0
     slurm = SlurmSettings(
         queue=resources.queue, account=resources.account, walltime=resources.walltime, tasks=resources.threads,
         memory_per_task=resources.memory / resources.threads, gres=resources.gres,
         max_cpus=resources.most_tasks * resources.threads, retries=resources.retries)
-    return make_executor(resources.executor or "local", Resources(0, threads, 0.0, slurm))
+    return make_executor(name, Resources(0, threads, 0.0, slurm, merging))

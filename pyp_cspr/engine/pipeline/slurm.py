@@ -27,6 +27,7 @@ from .store import RunStore, read_json, write_json
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two looks at the queue
 SETTLE = 6.0  # seconds in which a shared file system shows what a job wrote last
+ANSWER = 20.0  # seconds that the controller may take where nothing depends on it yet
 OUTAGE = 1800.0  # seconds in which the controller may not answer
 LOG_LINES = 3  # of a failed job's log in the message
 HELD = "launch failed requeued held"  # SLURM's reason for a job that will not start any more
@@ -261,6 +262,15 @@ def read_queue() -> Optional[Dict[str, str]]:
         return None
     rows = [line.split("|", 1) for line in shown.stdout.splitlines() if "|" in line]
     return {job.strip(): reason.strip() for job, reason in rows}
+
+
+def cluster_answers() -> bool:
+    """Whether the controller of a cluster answers now; False where SLURM is installed but there is no cluster."""
+    try:
+        done = subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=ANSWER, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and bool(done.stdout.strip())
 
 
 def _largest_array() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Iterable, Tuple
 
 import numpy as np
 import scipy.fft
@@ -12,27 +12,27 @@ from ..core.geometry import project
 
 
 def back_project(
-    images: NDArray, rotations: NDArray, shifts: NDArray, pixel: float, size: Tuple[int, int, int], voxel: float
+    images: Iterable[NDArray], rotations: NDArray, shifts: NDArray, pixel: float, size: Tuple[int, int, int], voxel: float
 ) -> NDArray[np.float32]:
     """The tomogram ``(nz, ny, nx)`` of ``size`` (nx, ny, nz) voxels of ``voxel`` angstrom, its centre at index size // 2.
 
-    ``images`` (n, ny, nx) have pixels of ``pixel`` angstrom and the geometry T_e ``(n, 3, 3)``, b_e ``(n, 2)``. Each image is
-    weighted by its frequency across the tilt axis (Radermacher 2006, section 3), filtered to the voxels' Nyquist frequency,
-    and normalised to a mean of 0 and a standard deviation of 1 before.
+    ``images`` (ny, nx), of which one is held at a time, have pixels of ``pixel`` angstrom and the geometry T_e ``(n, 3, 3)``,
+    b_e ``(n, 2)``. Each image is weighted by its frequency across the tilt axis (Radermacher 2006, section 3), filtered to
+    the voxels' Nyquist frequency, and normalised to a mean of 0 and a standard deviation of 1 before.
     """
     from scipy.ndimage import map_coordinates
 
     x, y, z = ((np.arange(n) - n // 2) * voxel for n in size)
     volume = np.zeros((len(z), len(y) * len(x)), np.float32)
     plane = np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=-1)
-    centre = np.array([images.shape[2] // 2, images.shape[1] // 2])
     for image, rotation, shift in zip(images, rotations, shifts):
+        centre = np.array([image.shape[1] // 2, image.shape[0] // 2])
         filtered = _weigh(np.asarray(image, np.float32), rotation, pixel, voxel)
         for layer, height in zip(volume, z):
             seen, _ = project(rotation, shift, np.column_stack([plane, np.full(len(plane), height)]))
             place = seen / pixel + centre
             layer += map_coordinates(filtered, [place[:, 1], place[:, 0]], order=1, mode="constant")
-    return volume.reshape(len(z), len(y), len(x)) / np.float32(len(images))
+    return volume.reshape(len(z), len(y), len(x)) / np.float32(len(rotations))
 
 
 def _weigh(image: NDArray[np.float32], rotation: NDArray, pixel: float, voxel: float) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from ...engine.core.geometry import matrix_to_tilt
 from ...engine.model.tables import Dataset
 from .from_sets import HALF, SCALE
 from .geometry import exposure_to_set, particle_to_set
+from .to_sets import set_figures
 
 
 def acquisition(dataset: Dataset, series: int) -> TomoAcquisition:
@@ -119,6 +120,9 @@ def fill_coordinates(target: Any, tomograms: Any, dataset: Dataset, box: int) ->
         matrix = np.eye(4)
         matrix[:3, :3] = dataset.particles["rotation"][row].T
         coordinate.setMatrix(matrix)
+        score = float(dataset.particles["score"][row])
+        if np.isfinite(score):
+            coordinate.setScore(score)
         target.append(coordinate)
     target.write()
 
@@ -154,6 +158,8 @@ def fill_sub_tomograms(
         item.setTransform(Transform(particle_to_set(rotation, position, place, pixel, voxel)))
         if particles["half"].any():
             setattr(item, HALF, Integer(int(particles["half"][row])))
+        if np.isfinite(particles["score"]).any() or (particles["weight"] != 1).any():
+            set_figures(item, particles, row)
         target.append(item)
     target.setAlignment3D()
     target.write()

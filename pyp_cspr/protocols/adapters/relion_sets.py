@@ -149,7 +149,7 @@ def _mend_tomograms(path: str, folder: str, source: Any) -> None:
         tilts = read_star(star)[name]
         images = tilts.texts("rlnMicrographName")
         # a stack in RELION's eyes
-        tilts.columns["rlnMicrographName"] = [image if image.endswith(".mrcs") else f"{image}:mrcs" for image in images]
+        tilts.columns["rlnMicrographName"] = [image if image.endswith("mrcs") else f"{image}:mrcs" for image in images]
         write_star(star, {name: tilts})
 
 

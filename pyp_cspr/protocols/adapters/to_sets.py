@@ -14,7 +14,7 @@ from pyworkflow.object import Float, Integer
 from tomo.constants import SCIPION
 from tomo.objects import AverageSubTomogram, Coordinate3D, CTFTomo, CTFTomoSeries, TiltImage, TiltSeries
 
-from ...engine.model.tables import Dataset
+from ...engine.model.tables import Dataset, Table
 from . import relion_sets
 from .from_sets import HALF, SCALE, SCORE, SIGMA_POSITION, SIGMA_ROTATION, WEIGHT, Conversion
 from .geometry import exposure_to_set, particle_to_set
@@ -27,6 +27,13 @@ def match_rows(conversion: Conversion, result: Dataset) -> Dict[int, int]:
     names = conversion.dataset.particles["name"]
     found = {str(name): row for row, name in enumerate(result.particles["name"])}
     return {row: found[str(name)] for row, name in enumerate(names) if str(name) in found}
+
+
+def set_figures(item: Any, particles: Table, row: int) -> None:
+    """Score, uncertainties and weight of a particle as attributes of its item."""
+    for name, value in ((SCORE, particles["score"][row]), (SIGMA_ROTATION, particles["sigma"][row, 0]),
+                        (SIGMA_POSITION, particles["sigma"][row, 1]), (WEIGHT, particles["weight"][row])):
+        setattr(item, name, Float(float(value) if np.isfinite(value) else None))
 
 
 def fill_particles(target: Any, source: Any, conversion: Conversion, result: Dataset) -> None:
@@ -49,9 +56,7 @@ def fill_particles(target: Any, source: Any, conversion: Conversion, result: Dat
             coordinate = item.getCoordinate3D().getPosition(SCIPION)
             item.setTransform(Transform(particle_to_set(rotation, position, coordinate, coordinate_pixel, pixel)))
             setattr(item, HALF, Integer(half))
-        for name, value in ((SCORE, particles["score"][row]), (SIGMA_ROTATION, particles["sigma"][row, 0]),
-                            (SIGMA_POSITION, particles["sigma"][row, 1]), (WEIGHT, particles["weight"][row])):
-            setattr(item, name, Float(float(value) if np.isfinite(value) else None))
+        set_figures(item, particles, row)
 
     target.copyInfo(source)
     target.setAlignment3D()

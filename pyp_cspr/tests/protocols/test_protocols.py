@@ -46,7 +46,8 @@ def test_the_host_finds_the_protocols(found) -> None:
     labels = {name: one["label"] for name, one in found.items() if not one["base"]}
     assert labels == {"ProtPypCsprSample": "sample data", "ProtPypCsprRefine": "refine tilt series",
                       "ProtPypCsprReconstruct": "reconstruct from tilt series", "ProtPypCsprFilter": "filter particles",
-                      "ProtPypCsprPostProcess": "post-process"}
+                      "ProtPypCsprPostProcess": "post-process", "ProtPypCsprImport": "import PYP alignments",
+                      "ProtPypCsprExport": "export to PYP / RELION"}
 
 
 def tree(title):

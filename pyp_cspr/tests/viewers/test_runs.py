@@ -15,7 +15,7 @@ from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.pipeline.store import RunStore
-from pyp_cspr.viewers import runs, viewer_data, viewer_postprocess, viewer_reconstruct, viewer_refine
+from pyp_cspr.viewers import runs, viewer_convert, viewer_data, viewer_postprocess, viewer_reconstruct, viewer_refine
 from pyp_cspr.viewers.runs import NotYet, ReconstructionRun, RefinementRun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -182,3 +182,19 @@ def test_figures_of_a_post_processed_map(folders, plot) -> None:
         assert drawn(plot.make(viewer_postprocess.PostProcessed(Path(folders / "postprocess")), chosen(map=number))).std() > 1
     with pytest.raises(NotYet):
         plot.make(viewer_postprocess.PostProcessed(Path(folders / "nothing")), chosen())
+
+
+@pytest.mark.parametrize("plot", viewer_convert.PypCsprImportViewer._plots, ids=lambda plot: plot.name)
+def test_figures_of_imported_and_exported_data(folders, plot) -> None:
+    """A data set with a map and scores; without them the reason is said, and all else is drawn."""
+    run = viewer_data.DataFolder(folders / "refine", viewer_convert.LAST)
+    sample = viewer_data.DataFolder(folders / "data", viewer_convert.LAST)
+    lacking = {"showReference": (run, "There is no map"), "showScores": (sample, "no scores")}
+    if plot.name in lacking:
+        without, words = lacking[plot.name]
+        with pytest.raises(NotYet, match=words):
+            plot.make(without, chosen())
+        run = sample if plot.name == "showReference" else run
+    assert drawn(plot.make(run, chosen())).std() > 1
+    with pytest.raises(NotYet):
+        plot.make(viewer_data.DataFolder(folders / "nothing", viewer_convert.LAST), chosen())

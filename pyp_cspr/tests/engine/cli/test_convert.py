@@ -9,7 +9,7 @@ import pytest
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.core.geometry import matrix_to_tilt, rotation_angle
-from pyp_cspr.engine.io.mrc import open_stack, read_map
+from pyp_cspr.engine.io.mrc import open_stack, read_map, write_map
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
 from pyp_cspr.engine.io.star import read_star
 from pyp_cspr.tests.engine.io.projects import make_dataset
@@ -37,7 +37,8 @@ def assert_same(one, two, doses: bool = True) -> None:
         np.testing.assert_allclose(two.exposures[name], one.exposures[name], atol=1e-7, err_msg=name)
     for name in ("pixel", "voltage", "cs", "amplitude_contrast", "hand", "specimen_size", "images"):
         np.testing.assert_array_equal(two.series[name], one.series[name])
-    np.testing.assert_array_equal(two.visible, one.visible)
+    for row in range(len(one.series)):
+        np.testing.assert_array_equal(two.used(row), one.used(row))
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,53 @@ def test_relion_5_to_4_and_back(project, tmp_path, capsys) -> None:
     assert "rlnCenteredCoordinateXAngst" not in particles
     assert main(["convert", str(tmp_path / "four"), str(tmp_path / "again")]) == 0
     assert_same(read_dataset(project), read_dataset(tmp_path / "again"), doses=False)
+
+
+def test_relion_5_is_told_of_excluded_views_in_its_own_words(project, tmp_path, capsys) -> None:
+    """And RELION 4, which has none, is said to use them."""
+    dataset = read_dataset(project)
+    assert not dataset.exposures["enabled"].all()
+    assert main(["convert", str(project), str(tmp_path / "five again")]) == 0
+    frames = read_star(tmp_path / "five again" / "particles.star")["particles"].texts("rlnTomoVisibleFrames")
+    for row, text in enumerate(frames):
+        series = int(dataset.particles["series"][row])
+        shown = dataset.visible[row, : len(dataset.exposures_of(series))]
+        used = shown & dataset.exposures["enabled"][dataset.exposures_of(series)]
+        assert text == "[" + ",".join("1" if one else "0" for one in used) + "]"
+    stars = read_star(tmp_path / "five again" / "tilt_series" / "TS_a.star")["TS_a"].texts("rlnMicrographName")
+    assert all(name.endswith(":mrcs") for name in stars)  # or RELION reads the stack as a volume
+    capsys.readouterr()
+    assert main(["convert", str(project), str(tmp_path / "four"), "--to", "relion4"]) == 0
+    assert "excluded tilt images are used by RELION 4" in capsys.readouterr().err
+
+
+def test_a_map_goes_along_and_says_the_particles_box(small_sample, tmp_path, capsys) -> None:
+    volume, pixel = read_map(small_sample / "reference.mrc")
+    write_map(tmp_path / "small.mrc", volume[::2, ::2, ::2], 2 * pixel)
+    words = ["--map", str(tmp_path / "small.mrc")]
+    assert main(["convert", str(small_sample), str(tmp_path / "five"), *words]) == 0
+    five = read_dataset(tmp_path / "five")
+    assert (five.box, five.box_pixel) == (len(volume) // 2, 2 * pixel)
+    np.testing.assert_array_equal(read_map(tmp_path / "five" / "reference.mrc")[0], volume[::2, ::2, ::2])
+    assert main(["convert", str(small_sample), str(tmp_path / "pyp"), "--to", "pyp", *words]) == 0
+    configuration = (tmp_path / "pyp" / ".pyp_config").read_text()
+    for line in ("extract_bin = 2", f"extract_box = {len(volume) // 2}", "csp_model = frealign/maps/pyp_r01_01.mrc"):
+        assert line in configuration, configuration
+    capsys.readouterr()
+    assert main(["convert", str(tmp_path / "pyp"), str(tmp_path / "back"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["map"], said["half_maps"]) == (str(tmp_path / "pyp" / "frealign/maps/pyp_r01_01.mrc"), [])
+    assert said["alignments"] == str(tmp_path / "pyp" / "frealign/maps/pyp_r01_01.bz2")
+    write_map(tmp_path / "odd.mrc", volume, 1.3 * pixel)
+    assert main(["convert", str(small_sample), str(tmp_path / "no"), "--to", "pyp", "--map", str(tmp_path / "odd.mrc")]) == 2
+    assert "is no multiple of the images'" in capsys.readouterr().err
+
+
+def test_a_project_that_has_iterations_is_not_written_over(small_sample, tmp_path, capsys) -> None:
+    assert main(["convert", str(small_sample), str(tmp_path / "pyp"), "--to", "pyp"]) == 0
+    (tmp_path / "pyp" / "frealign" / "maps" / "pyp_r01_02.bz2").write_bytes(b"later")
+    assert main(["convert", str(small_sample), str(tmp_path / "pyp"), "--to", "pyp", "--overwrite"]) == 2
+    assert "pyp_r01_02.bz2: is an iteration" in capsys.readouterr().err
 
 
 def test_relion_4_is_not_given_what_it_cannot_hold(project, tmp_path, capsys) -> None:

@@ -36,6 +36,8 @@ def sample(tmp_path_factory) -> Path:
 
 def make_project(sample: Path, folder: Path) -> Path:
     write_project(folder, read_dataset(sample), "C3")
+    with open(folder / ".pyp_config", "a") as stream:
+        stream.write("executor = local\n")  # even where a cluster would answer
     volume, pixel = read_map(sample / "reference.mrc")
     with mrcfile.new(str(folder / "model.mrc")) as mrc:
         mrc.set_data(low_pass(volume, pixel, 40.0))
