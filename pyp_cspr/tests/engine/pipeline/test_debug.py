@@ -171,7 +171,7 @@ def test_the_result_of_a_task_that_refines_magnifications_is_the_same(data, tmp_
     rows = {}
     for name in ("with", "without"):
         command = ["refine", str(data), "--reference", str(data / "reference.mrc"), "--out", str(tmp_path / name),
-                   "--iterations", "1", "--resolution", "17", "--chunks-elsewhere", "--no-report", "--json",
+                   "--iterations", "1", "--resolution", "24", "--chunks-elsewhere", "--no-report", "--json",
                    "--set", "prior_magnification=1"]
         for options in ([], ["--debug", str(tmp_path / "debug"), "--particles", "1"] if name == "with" else []):
             capsys.readouterr()
