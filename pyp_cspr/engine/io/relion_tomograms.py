@@ -74,7 +74,6 @@ def resolve(name: str, star: str) -> str:
 
 def existing(name: str, star: str) -> str:
     """Absolute path of a file that a star names. Raises InputError where there is none."""
-    """Absolute path of a file named in a star. Raises InputError where it does not exist."""
     found = resolve(name, star)
     if not os.path.exists(found):
         raise InputError(f"{star}: names {name!r}, which does not exist; mend the path or move the file beside the star")
