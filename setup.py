@@ -8,8 +8,9 @@ from setuptools import find_packages, setup
 here = Path(__file__).resolve().parent
 version = re.search(r'^__version__ = "([^"]+)"', (here / "pyp_cspr" / "__init__.py").read_text(encoding="utf-8"), re.M).group(1)
 
-test = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-cov>=4.1", "hypothesis>=6.90", "wheel"]
-mpi = ["mpi4py>=3.1"]
+test = ["pytest>=7.4", "pytest-timeout>=2.2", "pytest-xdist>=3.3", "pytest-cov>=4.1", "hypothesis>=6.90", "wheel"]
+mpi = ["mpi4py>=4.1"]  # wheels; they work with the MPI library of the machine
+peers = ["scipion-em-reliontomo>=4.0.5"]  # whose converter takes our outputs
 lint = ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.0", "vermin>=1.6"]
 
 setup(
@@ -48,7 +49,7 @@ setup(
         "tomli>=2.0; python_version < '3.11'",
         "tomli_w>=1.0",
     ],
-    extras_require={"mpi": mpi, "test": test, "lint": lint, "dev": test + lint},
+    extras_require={"mpi": mpi, "test": test, "lint": lint, "dev": test + lint + mpi + peers},
     entry_points={
         "pyworkflow.plugin": ["pyp_cspr = pyp_cspr"],
         "console_scripts": ["cspr = pyp_cspr.engine.cli:main", "csp = pyp_cspr.engine.cli.csp:main"],

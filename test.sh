@@ -33,10 +33,11 @@ NUMBA_DISABLE_JIT=1 pytest -q -m "kernel and not slow" ${coverage[@]+"${coverage
 append=(${coverage[@]+"${coverage[@]}" --cov-append})
 if [ -n "$fast" ]; then
   step "fast tests"
-  exec pytest -m "not slow" --durations=10 ${append[@]+"${append[@]}"} "$@"
+  exec pytest -m "not slow" -n 2 --dist loadfile --durations=10 ${append[@]+"${append[@]}"} "$@"
 fi
 step "fast tests"
-pytest -m "not slow" --durations=10 ${append[@]+"${append[@]}"} "$@"
+pytest -m "not slow" -n 2 --dist loadfile --durations=10 ${append[@]+"${append[@]}"} "$@"
+# Several at a time, file by file: many wait for Scipion, a queue or a window most of the time.
 step "slow tests, and coverage of all"
 if [ ${#append[@]} -gt 0 ]; then append+=(--cov-report=term --cov-fail-under=90); fi
-exec pytest -m slow --durations=10 ${append[@]+"${append[@]}"} "$@"
+exec pytest -m slow -n 3 --dist loadfile --durations=10 ${append[@]+"${append[@]}"} "$@"

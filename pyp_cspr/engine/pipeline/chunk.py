@@ -55,12 +55,12 @@ def run_chunk(
     choice = choose_for_map(dataset, settings, task.scores)  # by the scores from before
     for series in range(len(dataset.series)):
         weights = None
+        images = open_images(dataset, series)
         if isinstance(settings, RefineSettings):
             outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory,
-                                 task.reference_fsc)
+                                 task.reference_fsc, images)
             outcomes.append(outcome)
             weights = chosen_weights(dataset, series, settings, outcome)
-        images = open_images(dataset, series)
         _insert_series(dataset, series, images, settings, choice, grid, sums, journal, threads, memory, progress, weights)
         journal.bytes_read += images.bytes_read
     journal.peak_memory_bytes = peak_memory()

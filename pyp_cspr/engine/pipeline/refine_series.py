@@ -17,6 +17,7 @@ from ..core.projection import Reference
 from ..core.refinement import LocalEquations
 from ..core.weighting import score_weight
 from ..errors import InputError
+from ..io.images import SeriesImages
 from ..model.settings import RefineSettings
 from ..model.tables import LARGEST_MAGNIFICATION, Dataset
 from ..model.task import ChunkJournal, MapGrid
@@ -125,7 +126,7 @@ def coarse_model(model: SeriesModel, resolution: float, dataset: Optional[Datase
     """The same series only as far as ``resolution`` angstrom, with coefficients of its own, which are few."""
     grid = refinement_grid(model.grid, max(resolution, model.field / model.band.radius))
     return SeriesModel(dataset or model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(),
-                       model.threads, memory=2**62, reference_fsc=model.reference_fsc)
+                       model.threads, memory=2**62, reference_fsc=model.reference_fsc, opened=model.images)
 
 
 def _evaluator(model: SeriesModel, count: int) -> Evaluate:
@@ -282,8 +283,9 @@ def refine_one(
     threads: int,
     memory: int = 2 * 1024**3,
     reference_fsc: Sequence[float] = (),
+    opened: Optional[SeriesImages] = None,
 ) -> SeriesOutcome:
-    """Refine one series of ``dataset`` in place. ``reference_fsc`` as in ``SeriesModel``."""
+    """Refine one series of ``dataset`` in place. ``reference_fsc`` and ``opened`` as in ``SeriesModel``."""
     fine = refinement_grid(grid, resolution)
     if magnified(settings.to_dict(), dataset):
         reach = int(references[0].radius / (1.0 + LARGEST_MAGNIFICATION))
@@ -293,7 +295,7 @@ def refine_one(
     if dataset.series["premultiplied"][series] and names:
         raise InputError(f"series {dataset.series['name'][series]}: its images are multiplied by their CTF, which is then "
                          f"fixed; set {names} to 0")
-    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc)
+    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc, opened)
     start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0,
                         settings.defocus_grid if settings.prior_regional_defocus > 0 else 0)
     limit = fine.field / fine.radius
@@ -305,7 +307,6 @@ def refine_one(
     journal.seconds["refine"] = journal.seconds.get("refine", 0.0) + report["seconds"]
     score = projection_scores(model, solution)
     view, place = uncertainties(model, solution)
-    journal.bytes_read += model.images.bytes_read
     _store(dataset, series, solution, score)
     report.update(series=str(dataset.series["name"][series]), resolution=limit)
     weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.field)

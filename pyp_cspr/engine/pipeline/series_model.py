@@ -8,13 +8,14 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core._jit import run_ranges
 from ..core.agreement import agreement
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.ctf_refinement import components_to_form, ctf_equations
 from ..core.projection import Reference
 from ..core.refinement import PARAMETERS, LocalEquations, local_equations
 from ..core.weighting import dose_amplitude, weigh
-from ..io.images import open_images
+from ..io.images import SeriesImages, open_images
 from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
@@ -53,7 +54,8 @@ class SeriesModel:
     at a time, whenever they are needed: slower, with the same result. ``start`` is the geometry at which crops are cut.
 
     ``reference_fsc``: references made of these very images hold their noise; by shell of the map, the signal's share of the
-    references' power. Empty where the references are not of these images.
+    references' power. Empty where the references are not of these images. ``opened``: the images, where they are
+    open already.
     """
 
     dataset: Dataset
@@ -65,6 +67,7 @@ class SeriesModel:
     threads: int = 1
     memory: int = 2 * 1024**3
     reference_fsc: Sequence[float] = ()
+    opened: Optional[SeriesImages] = None
 
     def __post_init__(self) -> None:
         dataset, series = self.dataset, self.series
@@ -91,7 +94,7 @@ class SeriesModel:
         ])
         if isinstance(self.settings, RefineSettings) and self.settings.low_resolution:
             self.prior[:, self.k < 1.0 / self.settings.low_resolution] = 0.0  # no signal is expected, so these weigh nothing
-        self.images = open_images(dataset, series)
+        self.images = self.opened or open_images(dataset, series)
         self.spectra: Optional[Spectra] = None
         self._count = len(self.band)
         self._forms: NDArray[np.float64] = np.empty((0, 3))
@@ -123,8 +126,8 @@ class SeriesModel:
         return Projections(index[0], index[1], centre[used], used)
 
     def _view(self, exposure: int) -> ExposureView:
-        return ExposureView(self.dataset, self.series, exposure, self.images, self.crop_grid, self.settings, self.journal,
-                            self.threads)
+        """For one thread: exposures are cut side by side."""
+        return ExposureView(self.dataset, self.series, exposure, self.images, self.crop_grid, self.settings, self.journal, 1)
 
     def _cut_blocks(self) -> List[NDArray[np.int64]]:
         """Rows of projections that fit the memory together; whole particles."""
@@ -148,12 +151,17 @@ class SeriesModel:
         particles = self.dataset.particles_of(self.series)
         exposures = self.dataset.exposures_of(self.series)
         p, e = self.projections.particle[rows], self.projections.exposure[rows]
-        for column in np.unique(e):
-            places = np.flatnonzero(e == column)
-            view = self._view(int(exposures[column]))
-            for start in range(0, len(places), EXTRACT_BATCH):
-                part = places[start : start + EXTRACT_BATCH]
-                data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
+        columns = np.unique(e)
+
+        def cut(first: int, last: int) -> None:
+            for column in columns[first:last]:
+                places = np.flatnonzero(e == column)
+                view = self._view(int(exposures[column]))
+                for start in range(0, len(places), EXTRACT_BATCH):
+                    part = places[start : start + EXTRACT_BATCH]
+                    data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
+
+        run_ranges(cut, len(columns), self.threads, pieces_per_thread=4)
         return data
 
     def coefficients(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
