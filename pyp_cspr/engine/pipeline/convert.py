@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+import numpy as np
+
 from ..errors import InputError
 from ..io.relion import read_dataset, write_dataset
 from ..io.relion_spa import is_spa, read_spa, write_spa
@@ -66,10 +68,21 @@ def convert(
     warnings: List[str] = []
     if form == "relion-spa":
         star = write_spa(dataset, folder, stacks, box, progress)
+        warnings = lost_magnification(dataset)
     elif form in ("pyp", "pyp-parx"):
         star, warnings = write_pyp(dataset, folder, form == "pyp-parx", stacks)
+        warnings += lost_magnification(dataset)
     else:
         star = write_dataset(dataset, folder, 4 if form == "relion4" else 5)
     halves = [int((dataset.particles["half"] == half).sum()) for half in (1, 2)]
     return {"read": kind, "written": star, "format": form, "n_series": len(dataset.series),
             "n_particles": len(dataset.particles), "halves": halves, "warnings": warnings}
+
+
+def lost_magnification(dataset: Dataset) -> List[str]:
+    """A warning where images are magnified, for forms that have no word for it."""
+    worst = float(np.abs(dataset.exposures["magnification"] - 1.0).max())
+    if not worst:
+        return []
+    return [f"magnifications of up to {100.0 * worst:.2g} % are lost: particles are where they are seen, but of the size that "
+            "the pixel size says"]
