@@ -60,8 +60,8 @@ class SeriesView:
     def _with_tilts_negated(self) -> Tuple[SeriesModel, SeriesGeometry]:
         """The same with the tilt angles negated, and the crops where the particles would then be; its images are read once."""
         one, other = self.setup, with_signs(self.setup.dataset, -1, 1)
-        model = SeriesModel(other, self.series, one.references, one.grid, one.settings, ChunkJournal(), one.threads, one.memory)
-        model.images = self.model.images
+        model = SeriesModel(other, self.series, one.references, one.grid, one.settings, ChunkJournal(), one.threads, one.memory,
+                            opened=self.model.images)
         return model, geometry_of(other, self.series)
 
     def sheet(self, index: int) -> Tuple[Any, NDArray, NDArray]:
