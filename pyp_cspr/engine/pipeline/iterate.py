@@ -316,12 +316,18 @@ def set_exposure_scores(dataset: Dataset, tables: List[Dict[str, NDArray]]) -> N
 
 
 def changes(before: Dataset, after: Dataset) -> Dict[str, float]:
-    """Medians of how far poses and exposures moved, in degrees and angstrom, and of the particles' uncertainties."""
-    turn = rotation_angle(before.particles["rotation"], after.particles["rotation"])
-    move = np.linalg.norm(after.particles["position"] - before.particles["position"], axis=1)
+    """Medians of how far poses and exposures moved, in degrees and angstrom, and of the particles' uncertainties.
+
+    Of particles that have scores: those outside all images stay where they are, and only the priors know of them.
+    """
+    seen = np.isfinite(after.particles["score"])
+    seen = seen if seen.any() else np.ones(len(seen), bool)
+    old, new = before.particles.take(seen), after.particles.take(seen)
+    turn = rotation_angle(old["rotation"], new["rotation"])
+    move = np.linalg.norm(new["position"] - old["position"], axis=1)
     tilt = rotation_angle(before.exposures["rotation"], after.exposures["rotation"])
     shift = np.linalg.norm(after.exposures["shift"] - before.exposures["shift"], axis=1)
-    sigma = np.median(after.particles["sigma"], axis=0)
+    sigma = np.median(new["sigma"], axis=0)
     return {
         "rotation": float(np.median(turn)), "position": float(np.median(move)), "tilt": float(np.median(tilt)),
         "shift": float(np.median(shift)), "sigma_rotation": float(sigma[0]), "sigma_position": float(sigma[1]),
