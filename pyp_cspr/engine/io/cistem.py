@@ -319,15 +319,6 @@ def films(table: CistemTable) -> Tuple[NDArray[np.int64], NDArray[np.bool_]]:
     return film, film >= 0
 
 
-def phase_shift_degrees(table: CistemTable) -> NDArray[np.float64]:
-    """PHASE_SHIFT in degrees. cisTEM's unit is the radian, but PYP imports RELION's degrees as they are.
-
-    Values beyond a full turn in radians can only be degrees; then all of the table are. Raises InputError.
-    """
-    values = table.floats("PHASE_SHIFT")
-    return values if np.any(np.abs(values) > 2 * np.pi) else np.rad2deg(values)
-
-
 def column_statistics(tables: Iterable[CistemTable]) -> CistemTable:
     """The two rows of a ``_stat.cistem``: means and variances of PYP's 32 columns over all rows of all ``tables``.
 

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .text import decode_lines, read_bytes, whole, write_lines
-from .text import field as fixed
+from .text import decode_lines, fields, read_bytes, whole, write_lines
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -181,11 +180,11 @@ def format_par(table: ParTable, numbered: bool = True) -> List[str]:
     for name, width, decimals in columns:
         values = np.asarray(table.columns[name], dtype=np.float64)
         if name == "NO":
-            texts.append([f"{int(value) % NUMBER_MODULUS:{width}d}" for value in values])
+            texts.append([f"{int(value) % NUMBER_MODULUS:{width}d}" for value in values.tolist()])
         elif decimals < 0 and np.any(values != np.rint(values)):
             raise ValueError(f"{name} holds whole numbers")
         else:
-            texts.append([fixed(value, width, max(decimals, 0), f"row {row + 1}: {name}") for row, value in enumerate(values)])
+            texts.append(fields(values, width, max(decimals, 0), name))
     body = ["".join(row) for row in zip(*texts)]
     if not numbered:
         return body

@@ -189,7 +189,5 @@ class AlignedSeries:
         seen = count > 0
         exposures["defocus"][seen, :2] = defocus[seen]
         exposures["defocus"][self.exposure, 2] = table["DEFOCUS_ANGLE"]
-        phase = np.asarray(table["PHASE_SHIFT"], float)
-        # cisTEM's unit is the radian; PYP copies RELION's degrees as they are, which no radian reaches
-        exposures["phase_shift"][self.exposure] = np.where(np.abs(phase) > 2 * np.pi, phase, np.rad2deg(phase))
+        exposures["phase_shift"][self.exposure] = pyp.phase_shift_degrees(table["PHASE_SHIFT"])
         return offset

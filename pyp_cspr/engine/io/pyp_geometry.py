@@ -209,6 +209,15 @@ def image_to_pixel(u: ArrayLike, image_size: ArrayLike, pixel: float) -> Floats:
     return np.asarray(u, float) / pixel + np.asarray(image_size) // 2
 
 
+def phase_shift_degrees(values: ArrayLike) -> Floats:
+    """A table's PHASE_SHIFT in degrees. cisTEM's unit is the radian, but PYP imports RELION's degrees as they are.
+
+    Values beyond a full turn in radians can only be degrees; then all of the table are.
+    """
+    phase = np.asarray(values, dtype=np.float64)
+    return phase if np.any(np.abs(phase) > 2 * np.pi) else np.rad2deg(phase)
+
+
 def plane_defocus(tilt: ArrayLike, offset: ArrayLike, height: float, pixel: float, hand: float) -> Floats:
     """What to add to the measured defocus of tilts for that of the tomogram's centre, angstrom ``(n,)``.
 

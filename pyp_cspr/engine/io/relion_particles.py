@@ -42,8 +42,10 @@ def has_stacks(blocks: Dict[str, StarBlock], particles: StarBlock, optics: Optio
 
 
 def read_particles(block: StarBlock, where: str, series: Table, exposures: Table, stacks: bool) -> Dataset:
-    """The data set of a particles block whose series are known; ``where`` names its star. With ``stacks`` the images are
-    extracted stacks. Raises InputError."""
+    """The data set of a particles block whose series are known; with ``stacks`` its images are extracted stacks.
+
+    ``where`` names its star. Raises InputError.
+    """
     count = len(block)
     rows = {name: row for row, name in enumerate(series["name"].tolist())}
     names = block.texts("rlnTomoName")

@@ -247,7 +247,7 @@ def read_spa(path: PathLike, image_size: Optional[Tuple[int, int]] = None) -> Da
     micrographs = list(dict.fromkeys(texts))
     rows = {text: row for row, text in enumerate(micrographs)}
     owner = np.array([rows[text] for text in texts])
-    first = np.array([texts.index(text) for text in micrographs])
+    first = np.unique(owner, return_index=True)[1]  # micrographs are numbered as they come
     series, slices = _series(where, micrographs, optics, group[first], image_size)
     particles, defocus = _particles(block, where, series, owner)
     exposures = Table(EXPOSURES, {

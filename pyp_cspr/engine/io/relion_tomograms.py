@@ -73,7 +73,7 @@ def resolve(name: str, star: str) -> str:
 
 
 def existing(name: str, star: str) -> str:
-    """Absolute path of a file named in a star. Raises InputError where it does not exist."""
+    """Absolute path of a file that a star names. Raises InputError where there is none."""
     found = resolve(name, star)
     if not os.path.exists(found):
         raise InputError(f"{star}: names {name!r}, which does not exist; mend the path or move the file beside the star")
@@ -144,10 +144,8 @@ class _SeriesReader:
             "extract_rotation": np.zeros((count, 3, 3)),
             "extract_shift": np.zeros((count, 2)),
         }
-        if "csprDeformation" in tilts:
-            exposures["deformation"], series["deformation_grid"] = _control_values(tilts, "csprDeformation", 2, name)
-        if "csprDefocusField" in tilts:
-            exposures["defocus_field"], series["defocus_grid"] = _control_values(tilts, "csprDefocusField", 1, name)
+        exposures["deformation"], series["deformation_grid"] = _control_values(tilts, "csprDeformation", 2, name)
+        exposures["defocus_field"], series["defocus_grid"] = _control_values(tilts, "csprDefocusField", 1, name)
         if tilts.has(*EXTRACTED):
             angles = [tilts.floats(label) for label in EXTRACTED]
             exposures["extract_rotation"] = tilt_to_matrix(*angles[:3])
@@ -290,7 +288,13 @@ def _doses(tilts: StarBlock, fraction: float) -> Tuple[NDArray[np.float64], NDAr
 
 
 def _control_values(tilts: StarBlock, label: str, parts: int, name: str) -> Tuple[NDArray[np.float64], int]:
-    """(control values (n, most), grid) of a field of ``parts`` components: parts grid^2 numbers in brackets for each tilt."""
+    """(control values (n, most), grid) of a field of ``parts`` components: parts grid^2 numbers in brackets for each tilt.
+
+    Zeros and 0 where the series has no such field, as others of the same data set may have.
+    """
+    values = np.zeros((len(tilts), parts * LARGEST_GRID**2))
+    if label not in tilts:
+        return values, 0
     rows = []
     where = f"{tilts.where}: series {name}: {label}"
     for text in tilts.texts(label):
@@ -302,6 +306,5 @@ def _control_values(tilts: StarBlock, label: str, parts: int, name: str) -> Tupl
     if any(len(row) != parts * grid**2 for row in rows) or not 2 <= grid <= LARGEST_GRID:
         count = "n^2" if parts == 1 else f"{parts} n^2"
         raise InputError(f"{where} must hold {count} numbers, n from 2 to {LARGEST_GRID}")
-    values = np.zeros((len(rows), parts * LARGEST_GRID**2))
     values[:, : parts * grid**2] = rows
     return values, grid

@@ -67,13 +67,13 @@ def write_dataset(dataset: Dataset, folder: PathLike, form: int = 5) -> str:
 
 def file_stems(names: Sequence[str]) -> List[str]:
     """File names for series: the names themselves, made safe and unique."""
-    stems: List[str] = []
+    stems: Dict[str, None] = {}
     for name in names:
         stem = "".join(c if c.isalnum() or c in "._-+" else "_" for c in name).lstrip(".") or "series"
         while stem in stems:
             stem += "_"
-        stems.append(stem)
-    return stems
+        stems[stem] = None
+    return list(stems)
 
 
 def _number(value: Any) -> str:

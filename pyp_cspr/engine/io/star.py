@@ -27,6 +27,9 @@ TOKEN = re.compile(
     r"""|(?P<list>\[[^\]]*\])(?=\s|$)|\#.*|(?P<plain>\S+)"""
 )
 
+# What is written without quotes: nothing that could be a label, a comment or the start of a block, or a list in brackets.
+PLAIN = re.compile(r"(?!(?i:data_|loop_$))[^\s'\"#_\[]\S*|\[[^\]\s]*\]").fullmatch
+
 
 @dataclass
 class StarBlock:
@@ -242,9 +245,9 @@ def _format_block(name: str, block: StarBlock) -> str:
     if block.loop:
         lines.append("loop_")
         lines += [f"_{label} #{index}" for index, label in enumerate(block.columns, 1)]
-        columns = [[_quote(value) for value in values] for values in block.columns.values()]
-        widths = [max(map(len, values), default=0) for values in columns]
-        lines += [" ".join(value.rjust(width) for value, width in zip(row, widths)) for row in zip(*columns)]
+        columns = [[value if PLAIN(value) else _quote(value) for value in values] for values in block.columns.values()]
+        layout = " ".join(f"%{max(map(len, values), default=0)}s" for values in columns)
+        lines += [layout % row for row in zip(*columns)]
     else:
         width = max(map(len, block.columns), default=0)
         lines += [f"_{label:<{width}} {_quote(values[0])}" for label, values in block.columns.items()]
@@ -252,8 +255,7 @@ def _format_block(name: str, block: StarBlock) -> str:
 
 
 def _quote(value: str) -> str:
-    plain = value and not re.search(r"\s", value) and value[0] not in "'\"#_[" and not _starts_block(value)
-    if plain or (value[:1] == "[" and re.fullmatch(r"\[[^\]\s]*\]", value)):
+    if PLAIN(value):
         return value
     for mark in "'\"":
         if "\n" not in value and "\r" not in value and not re.search(mark + r"(\s|$)", value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Iterable, List, Sequence, Union
 
@@ -91,3 +92,15 @@ def field(value: float, width: int, decimals: int, where: str) -> str:
         if len(text) == width and text[0] == " ":
             return text
     raise ValueError(f"{where}: {value:g} does not fit into {width} characters")
+
+
+def fields(values: NDArray[np.float64], width: int, decimals: int, what: str) -> List[str]:
+    """``field`` of a whole column. Raises ValueError that names the row."""
+    form = f"%{width}.{decimals}f"
+    texts = []
+    for row, value in enumerate(values.tolist()):
+        text = form % value
+        if len(text) != width or text[0] != " " or not math.isfinite(value):
+            text = field(value, width, decimals, f"row {row + 1}: {what}")
+        texts.append(text)
+    return texts

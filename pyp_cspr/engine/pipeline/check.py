@@ -116,8 +116,12 @@ def score_signs(
     if len(rows) > n_particles:
         rows = np.sort(np.random.default_rng(seed).choice(rows, n_particles, replace=False))
     sample = dataset.select_particles(rows)
-    maps = {False: Reference(reference.astype(np.float32), 2.0, shells),
-            True: Reference(np.ascontiguousarray(mirrored(reference)).astype(np.float32), 2.0, shells)}
+    # A magnified image asks for more of the reference than its coefficients' limit.
+    largest = max(1.0, float(dataset.exposures["magnification"].max()))
+    reach = min(shells * largest, box / 2 - 1)
+    grid = MapGrid(box, pixel, 2 * box, int(reach / largest))
+    maps = {False: Reference(reference.astype(np.float32), 2.0, reach),
+            True: Reference(np.ascontiguousarray(mirrored(reference)).astype(np.float32), 2.0, reach)}
     results = []
     for tilt_sign, hand_sign in itertools.product((1, -1), (1, -1)):
         signed = with_signs(sample, tilt_sign, hand_sign)
@@ -167,10 +171,9 @@ def _particle_scores(
             # |X|^2 / s^2, from D = a C X / s^2, is the power of what the model is compared with.
             model_free = np.abs(data) ** 2 / np.maximum(weight, 1e-12 * weight.max(initial=1e-30))
             data_power[where[0]] += model_free.sum(axis=1)
-            # A magnification moves the particles; what it does to each is not seen at the resolution of a check.
             orientations = view.orientations(where[0])
             for mirror, reference in maps.items():
-                slices = reference.slices(orientations, band, crop_grid.scale, threads)
+                slices = reference.slices(orientations, band, view.scale, threads)
                 sums[mirror][where[0], 0] += (data * slices.conj()).real.sum(axis=1)
                 sums[mirror][where[0], 1] += (weight * np.abs(slices) ** 2).sum(axis=1)
             progress(len(rows))

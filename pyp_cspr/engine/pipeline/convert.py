@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+import numpy as np
+
 from ..errors import InputError
 from ..io.mrc import read_map, write_map
 from ..io.relion import read_dataset, write_dataset
@@ -74,8 +76,10 @@ def convert(
     warnings: List[str] = []
     if form == "relion-spa":
         star = write_spa(dataset, folder, stacks, box, progress)
+        warnings = lost_magnification(dataset)
     elif form in ("pyp", "pyp-parx"):
         star, warnings = write_pyp(dataset, folder, form == "pyp-parx", stacks, volume)
+        warnings += lost_magnification(dataset)
     else:
         warnings = _hide_excluded(dataset, form)
         star = write_dataset(dataset, folder, 4 if form == "relion4" else 5)
@@ -104,3 +108,12 @@ def _hide_excluded(dataset: Dataset, form: str) -> List[str]:
         return []
     return [f"{int((~enabled).sum())} excluded tilt images are used by RELION 4, which has no word for them; RELION 5 has "
             "(rlnTomoVisibleFrames)"]
+
+
+def lost_magnification(dataset: Dataset) -> List[str]:
+    """A warning where images are magnified, for forms that have no word for it."""
+    worst = float(np.abs(dataset.exposures["magnification"] - 1.0).max())
+    if not worst:
+        return []
+    return [f"magnifications of up to {100.0 * worst:.2g} % are lost: particles are where they are seen, but of the size that "
+            "the pixel size says"]

@@ -28,7 +28,7 @@ from ..model.task import ChunkTask
 from .check import check_cube
 from .chunk import REFERENCE_PADDING, Progress, no_progress, read_references, run_chunk
 from .debug_views import COLUMNS, SeriesView, Setup
-from .refine_series import refinement_grid
+from .refine_series import magnified, refinement_grid
 from .store import RunStore, hash_rows, read_json, read_rows, write_atomic
 
 SHOWN = 8  # exposures on a sheet
@@ -70,11 +70,12 @@ def debug_chunk(
     kind = "refines and reconstructs" if task.refine else "reconstructs"
     say(f"task {task.index:04d} {kind}: {len(dataset.series)} series, {len(dataset.particles)} particles, "
         f"{task.n_projections} projections, box {task.grid.box} at {task.grid.pixel:g} A")
-    settings, resolution, references = _references(store, task, reference, threads)
+    wider = magnified(task.settings, dataset)
+    settings, resolution, references = _references(store, task, reference, threads, wider)
     grid = refinement_grid(task.grid, resolution)
     setup = Setup(dataset, references, settings, grid, threads, memory)
     files = show(setup, chosen, folder / "start", say)
-    given = read_references(store, task, threads) if task.refine else ()
+    given = read_references(store, task, threads, wider) if task.refine else ()
     sums, journal, outcomes = run_chunk(task, dataset, threads, memory, progress, given)
     for stage, seconds in journal.seconds.items():
         say(f"  {stage}: {seconds:.2f} s")
@@ -110,12 +111,12 @@ def choose(dataset: Dataset, wanted: Sequence[str]) -> List[Particle]:
 
 
 def _references(
-    store: RunStore, task: ChunkTask, reference: str, threads: int
+    store: RunStore, task: ChunkTask, reference: str, threads: int, wider: bool
 ) -> Tuple[ReconstructSettings, float, List[Reference]]:
     """Settings, the finest detail looked at (angstrom), and the maps to compare with."""
     if task.refine and not reference:
         settings: ReconstructSettings = RefineSettings.from_dict(task.settings, f"task {task.index}")
-        return settings, task.resolution, read_references(store, task, threads)
+        return settings, task.resolution, read_references(store, task, threads, wider)
     if not reference:
         raise InputError(f"task {task.index:04d} only reconstructs and has no reference; give --reference MAP")
     volume, pixel = read_map(reference)

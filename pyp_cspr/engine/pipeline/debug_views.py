@@ -17,6 +17,7 @@ from ..core.weighting import ctf_values
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
+from ..refine.noise import Spectra
 from ..refine.parameters import SeriesGeometry
 from .check import with_signs
 from .series_model import SeriesModel, geometry_of
@@ -48,6 +49,9 @@ class SeriesView:
         self.model = SeriesModel(dataset, series, setup.references, setup.grid, setup.settings, ChunkJournal(), setup.threads,
                                  setup.memory)
         self.geometry = geometry_of(dataset, series)
+        # Signs are compared with weights that do not come from the poses as given: theirs would favour the shells in which
+        # a wrong sign still fits.
+        self.impartial = self.model.measure_blindly(self.geometry)
         self.spectra = self.model.measure(self.geometry)
         self.pixel = self.model.field / self.model.band.box
         self.depth = dataset.project(series)[1]
@@ -56,8 +60,8 @@ class SeriesView:
     def _with_tilts_negated(self) -> Tuple[SeriesModel, SeriesGeometry]:
         """The same with the tilt angles negated, and the crops where the particles would then be; its images are read once."""
         one, other = self.setup, with_signs(self.setup.dataset, -1, 1)
-        model = SeriesModel(other, self.series, one.references, one.grid, one.settings, ChunkJournal(), one.threads, one.memory)
-        model.images = self.model.images
+        model = SeriesModel(other, self.series, one.references, one.grid, one.settings, ChunkJournal(), one.threads, one.memory,
+                            opened=self.model.images)
         return model, geometry_of(other, self.series)
 
     def sheet(self, index: int) -> Tuple[Any, NDArray, NDArray]:
@@ -76,10 +80,8 @@ class SeriesView:
         view = self.geometry.orientations()[index, exposure]
         shift = self.geometry.centres()[index, exposure] - c.centre[rows]
         ctf = _ctf(model, rows, forms)
-        expected = self._expected(model, rows, view, shift, ctf)
-        noise = self.spectra.noise[exposure][:, band.shell]
-        if model.premultiplied:
-            noise = noise * np.maximum(ctf**2, 1e-3)  # of C X
+        expected = self._expected(model, rows, view, shift, ctf, self.spectra)
+        noise = _noise(model, self.spectra, rows, ctf)
         raw, sigma = _correlation(data, expected, noise, band)
         # What is shown is filtered by how much signal its shells hold, image and reference alike.
         shown = self._signal_filter(expected, noise)
@@ -98,23 +100,24 @@ class SeriesView:
             residual=coefficients_to_images((data - expected) * shown, band), ctf=_ctf_images(ctf, band),
             correlation=_middle(raw / np.maximum(sigma, 1e-30)[:, None, None]), shells=np.array(per_shell)[:, 1:],
             frequency=shells / model.field, together=_middle(totals.astype(np.float32)),
-            alternatives=self._alternatives(rows, index, data, view, shift, forms, noise),
+            alternatives=self._alternatives(rows, index, data, view, shift, forms),
         )
         return sheet, _middle(raw), sigma
 
     def _expected(
-        self, model: SeriesModel, rows: NDArray, view: NDArray, shift: NDArray, ctf: NDArray
+        self, model: SeriesModel, rows: NDArray, view: NDArray, shift: NDArray, ctf: NDArray, spectra: Spectra
     ) -> NDArray[np.complex64]:
         """What the images should be: amplitude x CTF x slice of the reference, at the particle's place."""
         band = model.band
         slices = np.empty((len(rows), len(band)), np.complex64)
-        which = model.which[rows]
+        which, exposure = model.which[rows], model.projections.exposure[rows]
+        scale = model.crop_grid.scale * self.geometry.magnification[exposure]
         for number, reference in enumerate(model.references):
             part = np.flatnonzero(which == number)
             if len(part):
-                slices[part] = reference.slices(np.ascontiguousarray(view[part]), band, model.crop_grid.scale, model.threads)
+                slices[part] = reference.slices(np.ascontiguousarray(view[part]), band, scale[part], model.threads)
         frequency = np.stack([band.kx, band.ky]).astype(np.float64) / model.field
-        amplitude = self.spectra.amplitude[model.projections.exposure[rows]][:, band.shell]
+        amplitude = spectra.amplitude[exposure][:, band.shell]
         phase = np.exp(-2j * np.pi * (shift @ frequency))
         return np.asarray(slices * phase * amplitude * (ctf**2 if model.premultiplied else ctf), dtype=np.complex64)
 
@@ -151,9 +154,12 @@ class SeriesView:
         return table
 
     def _alternatives(
-        self, rows: NDArray, index: int, data: NDArray, view: NDArray, shift: NDArray, forms: NDArray, noise: NDArray
+        self, rows: NDArray, index: int, data: NDArray, view: NDArray, shift: NDArray, forms: NDArray
     ) -> Dict[str, float]:
-        """Mean score (100 times the correlation) with one sign changed at a time; but for the tilt angles in the same crops."""
+        """Mean score (100 times the correlation) with one sign changed at a time; but for the tilt angles in the same crops.
+
+        By the weights of ``impartial``, so that "as given" is not the mean of the sheet's scores.
+        """
         c = self.model.projections
         exposure, pose = c.exposure[rows], self.geometry.poses[index]
         xtilt, ytilt, zrot = (angles[exposure] for angles in matrix_to_tilt(self.geometry.tilts))
@@ -170,9 +176,10 @@ class SeriesView:
             "shift negated": (view, -shift, forms),
             "defocus hand reversed": (view, shift, reversed_hand),
         }
+        noise = _noise(self.model, self.impartial, rows, _ctf(self.model, rows, forms))
         scores = {}
         for name, (turned, moved, form) in changed.items():
-            expected = self._expected(self.model, rows, turned, moved, _ctf(self.model, rows, form))
+            expected = self._expected(self.model, rows, turned, moved, _ctf(self.model, rows, form), self.impartial)
             scores[name] = float(100.0 * _scores(data, expected, noise).mean())
             if name == "as given" and self.negated is not None:
                 scores["tilt angles negated"] = self._negated_score(*self.negated, index)
@@ -187,8 +194,8 @@ class SeriesView:
         exposure = c.exposure[rows]
         shift = geometry.centres()[index, exposure] - c.centre[rows]
         ctf = _ctf(model, rows, model.forms(geometry)[rows])
-        expected = self._expected(model, rows, geometry.orientations()[index, exposure], shift, ctf)
-        noise = self.spectra.noise[exposure][:, model.band.shell]
+        expected = self._expected(model, rows, geometry.orientations()[index, exposure], shift, ctf, self.impartial)
+        noise = _noise(model, self.impartial, rows, ctf)
         return float(100.0 * _scores(model.coefficients(rows), expected, noise).mean())
 
     def _depth_form(self, rows: NDArray) -> NDArray[np.float64]:
@@ -200,6 +207,12 @@ class SeriesView:
 def _ctf(model: SeriesModel, rows: NDArray, forms: NDArray) -> NDArray[np.float64]:
     phase = model.phase[model.projections.exposure[rows]]
     return np.asarray(ctf_values(model.band, model.field, forms, phase, model.wavelength, model.cs), dtype=np.float64)
+
+
+def _noise(model: SeriesModel, spectra: Spectra, rows: NDArray, ctf: NDArray) -> NDArray[np.float64]:
+    """(B, n) noise power of the images' coefficients."""
+    noise: NDArray[np.float64] = spectra.noise[model.projections.exposure[rows]][:, model.band.shell]
+    return noise * np.maximum(ctf**2, 1e-3) if model.premultiplied else noise  # of C X
 
 
 def _scores(data: NDArray, expected: NDArray, noise: NDArray) -> NDArray[np.float64]:

@@ -31,10 +31,10 @@ from .executors import Executor, LocalExecutor, Resources
 from .merge import merge_run
 from .plan import check_tasks_per_chunk, map_grid, plan_dataset, read_planned
 from .reporting import read_tables, report_refinement
-from .store import RunStore, hash_array, read_json, read_rows, write_json
+from .store import RunStore, hash_array, read_json, read_rows, write_atomic, write_json
 
-PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "optimisation_set.star",
-          "particles.star", "tomograms.star", "journal.json", "result.npz", "refinement.npz")
+PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "particles.star", "tomograms.star",
+          "optimisation_set.star", "journal.json", "result.npz", "refinement.npz")  # the optimisation set after what it names
 UNKNOWN_RESOLUTION = 60.0  # angstrom, where half maps do not correlate at all
 
 # (what is going on, projections) -> context with a progress function
@@ -316,12 +316,18 @@ def set_exposure_scores(dataset: Dataset, tables: List[Dict[str, NDArray]]) -> N
 
 
 def changes(before: Dataset, after: Dataset) -> Dict[str, float]:
-    """Medians of how far poses and exposures moved, in degrees and angstrom, and of the particles' uncertainties."""
-    turn = rotation_angle(before.particles["rotation"], after.particles["rotation"])
-    move = np.linalg.norm(after.particles["position"] - before.particles["position"], axis=1)
+    """Medians of how far poses and exposures moved, in degrees and angstrom, and of the particles' uncertainties.
+
+    Of particles that have scores: those outside all images stay where they are, and only the priors know of them.
+    """
+    seen = np.isfinite(after.particles["score"])
+    seen = seen if seen.any() else np.ones(len(seen), bool)
+    old, new = before.particles.take(seen), after.particles.take(seen)
+    turn = rotation_angle(old["rotation"], new["rotation"])
+    move = np.linalg.norm(new["position"] - old["position"], axis=1)
     tilt = rotation_angle(before.exposures["rotation"], after.exposures["rotation"])
     shift = np.linalg.norm(after.exposures["shift"] - before.exposures["shift"], axis=1)
-    sigma = np.median(after.particles["sigma"], axis=0)
+    sigma = np.median(new["sigma"], axis=0)
     return {
         "rotation": float(np.median(turn)), "position": float(np.median(move)), "tilt": float(np.median(tilt)),
         "shift": float(np.median(shift)), "sigma_rotation": float(sigma[0]), "sigma_position": float(sigma[1]),
@@ -342,20 +348,23 @@ def converged(history: List[Dict[str, Any]]) -> str:
     return ""
 
 
+def _copy(source: Path, target: Path) -> None:
+    with open(source, "rb") as content:
+        write_atomic(target, lambda stream: shutil.copyfileobj(content, stream))
+
+
 def _publish(run: Refinement, history: List[Dict[str, Any]], reason: str, seconds: float) -> Dict[str, Any]:
-    """Copy the last iteration's results to the run folder; summary.json last."""
+    """Copy the last iteration's results to the run folder; summary.json last, and meanwhile there is none."""
     last = run.store(history[-1]["iteration"])
-    for name in PUBLIC:
-        if (last.folder / name).exists():
-            temporary = run.folder / f".{name}.part"
-            shutil.copyfile(last.folder / name, temporary)
-            os.replace(temporary, run.folder / name)
+    (run.folder / "summary.json").unlink(missing_ok=True)  # of fewer iterations
+    (run.folder / "tilt_series").mkdir(exist_ok=True)
+    stars = [f"tilt_series/{path.name}" for path in (last.folder / "tilt_series").glob("*.star")]
+    for name in (*stars, *PUBLIC):
+        source = last.folder / name
+        if source.exists():
+            _copy(source, run.folder / name)
         else:
             (run.folder / name).unlink(missing_ok=True)  # of more iterations, or of a run that this one replaced
-    target = run.folder / "tilt_series"
-    target.mkdir(exist_ok=True)
-    for path in (last.folder / "tilt_series").glob("*.star"):
-        shutil.copyfile(path, target / path.name)
     summary = dict(run.summary(history[-1]["iteration"]))
     summary.update(iterations=history, reason=reason, seconds=round(seconds, 3))
     write_json(run.folder / "summary.json", summary)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..core.insertion import Accumulator
 from ..core.symmetry import group_matrices
-from ..errors import CsprError
+from ..errors import CsprError, InputError
 from ..io.mrc import write_map
 from ..io.relion import write_dataset
 from ..model.settings import ReconstructSettings, RefineSettings
@@ -46,6 +46,9 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
     if missing:
         names = ", ".join(f"{task.index:04d} ({', '.join(task.series)})" for task in missing[:5])
         raise CsprError(f"{store.folder}: {len(missing)} of {len(tasks)} chunks are not finished: {names}; run them first")
+    if not any(manifest["journal"]["n_projections"] for manifest in manifests if manifest is not None):
+        raise InputError(f"{plan['data']}: no projection makes the map: all lie outside their images, are not visible or weigh "
+                         "nothing; look at the data with `cspr check`")
     halves = add_sums(store, tasks, grid, settings.symmetry, threads)
     added = time.perf_counter()
     result = finalise(halves[0], halves[1], grid.pixel, seed=settings.seed, threads=threads)

@@ -76,6 +76,10 @@ def read_planned(data: str, out: str, need_halves: bool = False) -> Dataset:
         raise InputError(f"{data}: has particles without a half-set (rlnRandomSubset), so half maps belong to none; leave out "
                          "the half maps")
     dataset.assign_halves()
+    halves = set(dataset.particles["half"].tolist())
+    if len(halves) == 1 and len(dataset.particles) > 1:
+        raise InputError(f"{data}: all particles are in half-set {halves.pop()} (rlnRandomSubset), so there is nothing to "
+                         "compare the map with; add the others, or leave that column out")
     folder = RunStore(out).folder
     if folder == _data_folder(data):
         raise InputError(f"{folder}: is the data set itself; give another folder with --out")

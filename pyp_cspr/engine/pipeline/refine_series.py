@@ -14,7 +14,6 @@ from ..core.ctf import defocus_form
 from ..core.ctf_refinement import components_to_form, form_to_defocus
 from ..core.geometry import matrix_to_tilt, tilt_to_matrix
 from ..core.projection import Reference
-from ..core.refinement import LocalEquations
 from ..core.weighting import score_weight
 from ..errors import InputError
 from ..io.images import SeriesImages
@@ -24,9 +23,9 @@ from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import Spectra
 from ..refine.parameters import MODES, SeriesGeometry, tolerances
 from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
-from ..refine.solve import Evaluate, Solution, SolveOptions, solve_series
+from ..refine.solve import Solution, SolveOptions, solve_series
 from .extract import CropGrid
-from .selection import informing_dataset, solve_informed
+from .selection import evaluator, informing_dataset, solve_informed
 from .series_model import SeriesModel, geometry_of
 
 
@@ -129,15 +128,6 @@ def coarse_model(model: SeriesModel, resolution: float, dataset: Optional[Datase
                        model.threads, memory=2**62, reference_fsc=model.reference_fsc, opened=model.images)
 
 
-def _evaluator(model: SeriesModel, count: int) -> Evaluate:
-    def evaluate(
-        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, **optics: Any
-    ) -> LocalEquations:
-        return model.equations(rotations, centres, count, rows, **optics)
-
-    return evaluate
-
-
 def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, options: SolveOptions) -> SeriesGeometry:
     """Where to begin: the start, or what searches of shifts and rotations find, as the settings ask.
 
@@ -185,8 +175,8 @@ def _search_rotations(
         trial.positions[there] += candidates.displacements[there, k]
         trials.append((trial, there))
     model.measure(trials[0][0])
-    used, evaluate = model.projections.used, _evaluator(model, len(model.band))
     particle_only = replace(options, free=("rotation", "position"))
+    used, evaluate = model.projections.used, evaluator(model, len(model.band), particle_only)
     best_cost, best = np.full(len(geometry.poses), np.inf), geometry.copy()
     for trial, there in trials:
         solution = solve_series(trial, trial, used, evaluate, False, particle_only)

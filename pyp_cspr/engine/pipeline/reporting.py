@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import CsprError
 from ..io.mrc import read_map
+from .plan import chunk_dataset
 from .store import RunStore, read_json, read_rows
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ def load_refinement(folder: Path, history: Sequence[Dict[str, Any]], planned: in
     first, last = stores[0], stores[-1]
     journals = [read_json(store.folder / "journal.json") for store in stores]
     end = read_rows(last.result_path)
+    shown = np.unique(end.particles["series"]).tolist()  # a series whose particles were all filtered out has nothing to show
     tables = []
     if last.refinement_path.exists():
-        for one in read_tables(last, len(end.series)):
+        every = read_tables(last, len(end.series))
+        for one in (every[row] for row in shown):
             tables.append(SeriesTables(
                 one["score"], one["view_sigma"], one["place_sigma"], one["amplitude"], one["noise"], one["factor"],
                 one["b_factor"], float(one["field"]),
@@ -42,7 +45,7 @@ def load_refinement(folder: Path, history: Sequence[Dict[str, Any]], planned: in
     assert summary is not None  # only finished iterations are in the history
     return RefinementData(
         name=folder.name, summary=summary, history=history, planned=planned, reason=reason,
-        start=read_rows(first.dataset_path), end=end,
+        start=chunk_dataset(read_rows(first.dataset_path), shown), end=chunk_dataset(end, shown),
         curves=[np.genfromtxt(store.folder / "fsc.csv", delimiter=",", names=True)["corrected"] for store in stores],
         first_map=read_map(first.folder / "map.mrc")[0], last_map=read_map(last.folder / "map.mrc")[0],
         mask=read_map(last.folder / "mask.mrc")[0], seconds=[journal["total"]["seconds"] for journal in journals],

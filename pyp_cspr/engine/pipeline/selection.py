@@ -13,8 +13,8 @@ from ..core.refinement import LocalEquations
 from ..errors import InputError
 from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import Dataset
-from ..refine.parameters import EXPOSURE_MODES, SeriesGeometry
-from ..refine.solve import Solution, SolveOptions, solve_series
+from ..refine.parameters import EXPOSURE_MODES, SeriesGeometry, local_size
+from ..refine.solve import Evaluate, Solution, SolveOptions, solve_series
 
 if TYPE_CHECKING:
     from .series_model import SeriesModel
@@ -124,6 +124,19 @@ def _in_order(order: NDArray[np.int64], first: int, last: int) -> NDArray[np.boo
     return good
 
 
+def evaluator(model: SeriesModel, count: int, options: SolveOptions) -> Evaluate:
+    """The model's equations with the first ``count`` coefficients, also of a series without projections."""
+    size = local_size(options.free)
+    nothing = LocalEquations(np.zeros(0), np.zeros(0), np.zeros((0, size)), np.zeros((0, size, size)))
+
+    def evaluate(
+        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, **optics: Any
+    ) -> LocalEquations:
+        return model.equations(rotations, centres, count, rows, **optics) if len(rotations) else nothing
+
+    return evaluate
+
+
 def solve_informed(
     model: SeriesModel, start: SeriesGeometry, geometry: SeriesGeometry, count: int, last: bool, options: SolveOptions
 ) -> Solution:
@@ -133,17 +146,11 @@ def solve_informed(
     for late, damaged exposures, which still get their geometry and their scores. What such a projection adds to the
     uncertainties is not known: theirs are NaN.
     """
-    used = model.projections.used
-
-    def evaluate(
-        rotations: NDArray, centres: NDArray, rows: Optional[NDArray[np.int64]] = None, **optics: Any
-    ) -> LocalEquations:
-        return model.equations(rotations, centres, count, rows, **optics)
-
+    used, evaluate = model.projections.used, evaluator(model, count, options)
     settings = model.settings
     informs = used & informing(model.dataset, model.series, settings) if isinstance(settings, RefineSettings) else used
     chosen = np.flatnonzero(informs[used])
-    if len(chosen) == len(model):
+    if len(chosen) == len(model):  # none as well: then the priors keep all where it is
         return solve_series(start, geometry, used, evaluate, last, options)
     if not len(chosen):
         name = model.dataset.series["name"][model.series]
@@ -158,7 +165,7 @@ def solve_informed(
     solution = solve_series(start, geometry, informs, evaluate_chosen, last, options)
     names = {mode.name for mode in EXPOSURE_MODES}
     others = replace(options, free=tuple(mode for mode in options.free if mode in names))
-    rest = solve_series(start, solution.geometry, used, evaluate, last, others)
+    rest = solve_series(start, solution.geometry, used, evaluator(model, count, others), last, others)
     seen = informs.any(axis=0)
     covariance = np.where(seen[:, None, None], solution.exposure_covariance, rest.exposure_covariance)
     spread = np.full((len(model), *solution.projection_covariance.shape[1:]), np.nan)

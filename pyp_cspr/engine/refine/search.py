@@ -2,7 +2,7 @@
 
 Nothing here needs a good start. What is found is good to about half a step of the grids, from where Gauss-Newton converges. The
 depth, and so the defocus, is that of the start: a displacement in the tolerance changes it by nothing that the low
-resolution of a search could see.
+resolution of a search could see. Nor could it see how a magnification changes a slice; the places have it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.geometry import matrix_to_tilt, project, rotation_vector_to_matrix, rotation_z, tilt_to_matrix
 from ..errors import InputError
-from ..model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
+from ..model.tables import EXPOSURES, LARGEST_MAGNIFICATION, PARTICLES, SERIES, Dataset, Table
 from .settings import SampleSettings
 
 TRIES = 4000  # places tried for a particle before the image is taken to be full
@@ -132,7 +132,7 @@ def acquire(settings: SampleSettings, radius: float, images: Callable[[str], str
     })
     for s in range(settings.series):
         widened = 0.01 * settings.magnification * generator(settings.seed, s, 6).normal(0.0, 1.0, count)
-        exposures["magnification"][s * count : (s + 1) * count] += widened
+        exposures["magnification"][s * count : (s + 1) * count] = _magnified(1.0 + widened)
     total = settings.series * settings.particles
     particles = Table(PARTICLES, {
         "name": [f"{name}/{i + 1}" for name in names for i in range(settings.particles)],
@@ -215,5 +215,10 @@ def add_errors(truth: Dataset, settings: SampleSettings) -> Dataset:
         exposures["defocus"] = defocus
     if settings.magnification_error:
         wrong = exposures["magnification"] + 0.01 * settings.magnification_error * rng[6].normal(0.0, 1.0, n)
-        exposures["magnification"] = wrong
+        exposures["magnification"] = _magnified(wrong)
     return Dataset(truth.series.copy(), exposures, particles, truth.visible.copy(), truth.box, truth.box_pixel)
+
+
+def _magnified(values: NDArray) -> NDArray[np.float64]:
+    """Magnifications within the bounds that a data set has."""
+    return np.clip(values, 1.0 - LARGEST_MAGNIFICATION, 1.0 + LARGEST_MAGNIFICATION)

@@ -9,6 +9,7 @@ import pytest
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.io.mrc import read_map, write_map
+from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.io.star import read_star, write_star
 
 
@@ -101,6 +102,46 @@ def test_broken_data_are_refused_in_one_line(data, tmp_path, capsys, broken, com
     assert main([command, str(data), *options]) == 2
     assert_one_line(capsys, BROKEN[broken])
     assert not (tmp_path / "run").exists()
+
+
+def change(data, column: str, values, series: str = "") -> None:
+    """Set a column of the particles, of one series or of all."""
+    blocks = read_star(data / "particles.star")
+    columns = blocks["particles"].columns
+    old = columns.get(column, [""] * len(blocks["particles"]))
+    columns[column] = [values if name == series or not series else value for name, value in zip(columns["rlnTomoName"], old)]
+    write_star(data / "particles.star", blocks)
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "refine"])
+def test_a_map_of_nothing_is_refused(data, tmp_path, capsys, command) -> None:
+    change(data, "rlnCenteredCoordinateXAngst", "1e6")
+    options = [] if command == "reconstruct" else ["--reference", str(data / "reference.mrc")]
+    capsys.readouterr()
+    assert main([command, str(data), "--out", str(tmp_path / "run"), "--processes", "1", *options]) == 2
+    assert "no projection makes the map" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_particles_of_one_half_set_are_refused(data, tmp_path, capsys) -> None:
+    change(data, "rlnRandomSubset", "2")
+    capsys.readouterr()
+    assert main(["reconstruct", str(data), "--out", str(tmp_path / "run")]) == 2
+    assert_one_line(capsys, "all particles are in half-set 2")
+
+
+@pytest.mark.parametrize("search", ["search_shift=0", "search_shift=24", "search_cone=20"])
+def test_a_series_whose_particles_lie_outside_its_images_is_left_as_it_is(data, tmp_path, capsys, search) -> None:
+    """One of three: it adds nothing, and the others are refined."""
+    change(data, "rlnCenteredCoordinateXAngst", "1e6", "TS_02")
+    command = ["refine", str(data), "--reference", str(data / "reference.mrc"), "--out", str(tmp_path / "run"), "--iterations",
+               "1", "--resolution", "30", "--no-report", "--processes", "1", "--set", search]
+    assert main(command) == 0
+    before, after = read_dataset(data), read_dataset(tmp_path / "run")
+    for name in ("position", "rotation"):
+        moved = np.abs(after.particles[name] - before.particles[name]).reshape(3, -1).max(axis=1)
+        assert moved[1] < 1e-6 < moved[[0, 2]].min()
+    assert np.isnan(after.particles["score"].reshape(3, -1)[1]).all()
 
 
 def assert_one_line(capsys, word: str) -> None:

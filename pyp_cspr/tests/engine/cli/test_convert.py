@@ -236,3 +236,18 @@ def test_nothing_is_overwritten_unasked(project, tmp_path, capsys) -> None:
     assert (out / "mine.txt").read_text() == "mine"
     assert main(["convert", str(project), str(project), "--overwrite"]) == 2
     assert "is where the input lies" in capsys.readouterr().err
+
+
+def test_a_lost_magnification_is_said(small_sample, tmp_path, capsys) -> None:
+    dataset = read_dataset(small_sample)
+    dataset.exposures["magnification"][2] = 0.985
+    write_dataset(dataset, tmp_path / "small")
+    for form, lost in (("relion-spa", True), ("pyp", True), ("relion5", False)):
+        capsys.readouterr()
+        assert main(["convert", str(tmp_path / "small"), str(tmp_path / form), "--to", form, "--json"]) == 0
+        said = " ".join(json.loads(capsys.readouterr().out)["warnings"])
+        assert ("magnifications of up to 1.5 % are lost" in said) == lost
+    u, v = (read_dataset(tmp_path / name).project(0)[0] for name in ("small", "relion5"))
+    np.testing.assert_allclose(u, v, atol=1e-6)
+    assert main(["convert", str(tmp_path / "pyp"), str(tmp_path / "again")]) == 0
+    np.testing.assert_allclose(read_dataset(tmp_path / "again").project(0)[0], u, atol=0.02)  # PYP's places hold it

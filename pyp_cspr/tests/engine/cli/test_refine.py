@@ -10,6 +10,7 @@ import tomli_w
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.io.mrc import read_map, write_map
+from pyp_cspr.engine.pipeline import iterate
 
 ONE = ["--no-report", "--processes", "1", "--threads", "1"]
 
@@ -32,6 +33,7 @@ def run(sample, tmp_path, capsys):
         reference = reference or str(sample / "reference.mrc")
         return main(["refine", str(sample), "--reference", reference, "--out", str(tmp_path / "run"), *ONE, *options])
 
+    call.data = sample
     return call
 
 
@@ -225,3 +227,28 @@ def test_another_run_is_refused_and_overwrite_replaces_it(run, tmp_path, capsys)
     capsys.readouterr()
     assert run("--resolution", "50", "--iterations", "1") == 1
     assert "refine.json" in one_line(capsys)
+
+
+# --- what a killed run leaves -----------------------------------------------------------------------------------------
+
+
+def test_results_of_two_iterations_are_never_taken_for_one_run(run, tmp_path, monkeypatch) -> None:
+    """Killed while the results of a second iteration replace those of the first: there is no summary, and no star is cut."""
+    assert run("--iterations", "0") == 0
+    folder = tmp_path / "run"
+    assert (folder / "summary.json").exists()
+    order = []
+    replace = iterate.write_atomic
+
+    def killed(path, write) -> int:
+        order.append(str(path.relative_to(folder)))
+        if path == folder / "optimisation_set.star":
+            raise KeyboardInterrupt
+        return replace(path, write)
+
+    monkeypatch.setattr(iterate, "write_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        iterate.refine(str(run.data), str(run.data / "reference.mrc"), str(folder), {}, 0, processes=1, threads=1, report=False)
+    assert not (folder / "summary.json").exists()
+    named = {"particles.star", "tomograms.star", "tilt_series/TS_01.star", "tilt_series/TS_02.star"}
+    assert named <= set(order[: order.index("optimisation_set.star")])

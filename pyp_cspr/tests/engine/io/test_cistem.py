@@ -13,7 +13,6 @@ from pyp_cspr.engine.io.cistem import (
     films,
     new_projections,
     parse_cistem,
-    phase_shift_degrees,
     read_cistem,
     read_extended,
     read_stat,
@@ -229,15 +228,6 @@ def test_trap_film_index_in_image_is_active(tmp_path):
     assert film.tolist() == [0, 0, 1, 2, -1]
     assert active.tolist() == [True, True, True, True, False]
 
-
-def test_trap_phase_shift_in_radians_or_degrees(tmp_path):
-    """cisTEM's unit is the radian; PYP copies RELION's degrees unconverted."""
-    table = new_projections(3)
-    assert phase_shift_degrees(table).tolist() == [0, 0, 0]
-    table.columns["PHASE_SHIFT"][:] = np.deg2rad([90, 0, 30])
-    np.testing.assert_allclose(phase_shift_degrees(table), [90, 0, 30], rtol=1e-6)
-    table.columns["PHASE_SHIFT"][:] = [90, 0, 30]
-    assert phase_shift_degrees(table).tolist() == [90, 0, 30]
 
 
 def test_trap_signs_are_kept(tmp_path):

@@ -168,6 +168,9 @@ def test_trap_phase_shift_in_radians_or_degrees(random) -> None:
     for value, degrees in ((0.5 * np.pi, 90.0), (90.0, 90.0), (0.0, 0.0)):
         table["PHASE_SHIFT"][:] = value
         assert_allclose(read_pyp_dataset([series], optics, tables).exposures["phase_shift"][used], degrees, atol=1e-4)
+    rising = np.linspace(3.0, 90.0, len(series.tilt))  # small ones as well, where others are too large for radians
+    table["PHASE_SHIFT"][:] = rising[table["IMIND"]]
+    assert_allclose(read_pyp_dataset([series], optics, tables).exposures["phase_shift"][used], rising[used], atol=1e-4)
 
 
 # --- PYP's own tables ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
 from pyp_cspr.engine.model.settings import RefineSettings
 from pyp_cspr.engine.model.task import ChunkJournal
+from pyp_cspr.engine.pipeline.check import score_signs
 from pyp_cspr.engine.pipeline.iterate import set_exposure_scores
 from pyp_cspr.engine.pipeline.plan import map_grid
 from pyp_cspr.engine.pipeline.refine_series import mend_exposures, refine_one, refinement_grid
@@ -110,6 +111,18 @@ def test_magnifications_are_refined_written_and_read(magnified, tmp_path, others
     assert abs(found.mean() - truth.mean()) < 1e-3
 
 
+def test_a_check_sees_images_as_large_as_they_are(tmp_path) -> None:
+    """Without noise the right signs leave nothing unexplained; slices that are too small or large would leave 0.4 %."""
+    data = tmp_path / "data"
+    options = ["--series", "1", "--particles", "4", "--tilts", "7", "--box", "64", "--pixel", "4", "--noise", "none",
+               "--no-overlap", "--seed", "11", "--magnification", "1.5"]
+    assert main(["sample", str(data), *options]) == 0
+    reference, pixel = read_map(data / "reference.mrc")
+    best = score_signs(read_dataset(data), reference, pixel, 9.0)[0]
+    assert (best["tilt_sign"], best["mirrored_reference"]) == (1, False)
+    assert best["score"] > 99.95
+
+
 @pytest.mark.slow
 def test_a_known_magnification_is_used_by_reconstruction(magnified, tmp_path) -> None:
     """Places and slices: without either the map is worse. The sums end where those of an image that is too large would not."""
@@ -163,6 +176,20 @@ def test_all_of_our_columns_come_back(clean, tmp_path) -> None:
     geometry = geometry_of(again, 0)
     np.testing.assert_allclose(geometry.centres(), again.project(0)[0], atol=1e-9)
     np.testing.assert_allclose(geometry.defocus_changes()[..., 0], again.defocus_changes(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("has", [0, 1])
+def test_a_field_that_only_one_series_has_comes_back(small_sample, tmp_path, has) -> None:
+    dataset = read_dataset(small_sample)
+    dataset.series["deformation_grid"][has], dataset.series["defocus_grid"][has] = 2, 3
+    rows = dataset.exposures_of(has)
+    dataset.exposures["deformation"][rows, :8] = np.random.default_rng(3).normal(0, 8, (len(rows), 8))
+    dataset.exposures["defocus_field"][rows, :9] = np.random.default_rng(4).normal(0, 300, (len(rows), 9))
+    write_dataset(dataset, tmp_path / "one")
+    again = read_dataset(tmp_path / "one", need_images=False)
+    for series in range(3):
+        np.testing.assert_allclose(again.project(series)[0], dataset.project(series)[0], atol=1e-6)
+        np.testing.assert_allclose(again.defocus_changes(series), dataset.defocus_changes(series), atol=1e-6)
 
 
 def test_a_field_of_the_wrong_size_and_a_wild_magnification_are_refused(clean, tmp_path) -> None:

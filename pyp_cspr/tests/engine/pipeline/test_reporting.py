@@ -9,6 +9,8 @@ import pytest
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.errors import CsprError
+from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.pipeline.iterate import changes
 from pyp_cspr.engine.pipeline.reporting import load_refinement
 from pyp_cspr.engine.pipeline.store import RunStore, read_rows
 
@@ -62,3 +64,30 @@ def test_damaged_tables_are_named(run):
             load_refinement(run, history, 2)
     finally:
         path.write_bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(100)
+@pytest.mark.parametrize("empty", [0, 1])
+def test_a_series_that_lost_all_its_particles_has_no_place_in_the_report(small_sample, tmp_path, empty):
+    dataset = read_dataset(small_sample)
+    kept = dataset.select_particles(dataset.particles["series"] != empty)
+    write_dataset(kept, tmp_path / "data")
+    assert main(["refine", str(tmp_path / "data"), "--reference", str(small_sample / "reference.mrc"), "--out",
+                 str(tmp_path / "run"), "--iterations", "1", "--resolution", "30", "--processes", "1"]) == 0
+    data = load_refinement(tmp_path / "run", json.loads((tmp_path / "run" / "summary.json").read_text())["iterations"], 1)
+    assert data.end.series["name"].tolist() == [f"TS_0{i + 1}" for i in range(3) if i != empty]
+    assert [len(table.score) for table in data.tables] == [12, 12]
+    assert len(read_dataset(tmp_path / "run").series) == 3
+
+
+def test_particles_that_no_image_shows_do_not_say_that_all_is_still(small_sample):
+    """Most are outside: their uncertainty is their prior's, and they do not move."""
+    before, after = read_dataset(small_sample), read_dataset(small_sample)
+    after.particles["score"][:4] = 30.0
+    after.particles["sigma"] = [30.0, 20.0]
+    after.particles["sigma"][:4] = [2.0, 1.0]
+    after.particles["position"][:4] += [0.0, 3.0, 4.0]
+    found = changes(before, after)
+    assert (found["position"], found["sigma_rotation"], found["sigma_position"]) == (pytest.approx(5.0), 2.0, 1.0)
+    assert found["score"] == pytest.approx(30.0)

@@ -159,6 +159,13 @@ def test_errors_have_the_size_asked():
     assert rms(wide.exposures["magnification"] - 1) == pytest.approx(0.004, rel=0.2)
 
 
+def test_magnifications_are_such_as_a_data_set_may_have():
+    settings = dataclasses.replace(SMALL, tilts=61, magnification=4.0, magnification_error=4.0)
+    truth = make(settings)
+    truth.validate()
+    add_errors(truth, settings).validate()
+
+
 @pytest.mark.parametrize("name", sorted(ERRORS))
 def test_one_error_does_not_change_another(name):
     everything = add_errors(make(), dataclasses.replace(SMALL, **ERRORS))
