@@ -18,6 +18,7 @@ from ..engine.io.relion import write_dataset
 from ..engine.model.tables import Dataset
 from .adapters import checks, relion_sets, to_sets
 from .adapters.from_sets import Conversion, read_sets
+from .form import labelled
 from .jobs import EngineJobs
 
 HANDS = ((-1, "-1: deeper is less underfocus (usual)"), (1, "+1: deeper is more underfocus"))
@@ -52,7 +53,8 @@ class ProtPypCsprBase(EngineJobs, ProtTomoBase):
 
     @staticmethod
     def _plainly(error: InputError) -> str:
-        text = " ".join(str(error).split())
+        """The engine's sentence with the form's names of settings."""
+        text = labelled(" ".join(str(error).split()))
         return text[:1].upper() + text[1:] + "."
 
 
@@ -84,7 +86,7 @@ class ProtPypCsprParticles(ProtPypCsprBase):
     def _dataFolder(self) -> str:
         return str(self._getExtraPath("data"))
 
-    def _inputIds(self) -> Tuple[int, int, int]:
+    def _inputIds(self) -> Tuple[int, ...]:
         return tuple(pointer.get().getObjId() for pointer in (self.inputParticles, self.inputTiltSeries, self.inputCTFs))
 
     def _hand(self) -> int:
@@ -166,12 +168,10 @@ class ProtPypCsprParticles(ProtPypCsprBase):
             if not self._commonSeries():
                 errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ.")
             errors += checks.missing_images(series, self._commonSeries())
-        if hasattr(self, "tasksPerChunk") and self.tasksPerChunk.get() < 1:
-            errors.append("Tilt series per chunk: must be 1 or above.")
-        if hasattr(self, "memory") and self.memory.get() < 0:
-            errors.append("Memory: must be 0 or above.")
-        if hasattr(self, "processes") and self.processes.get() < 0:
-            errors.append("Chunks at a time: must be 0 or above.")
+        for name, least, label in (("tasksPerChunk", 1, "Tilt series per chunk"), ("memory", 0, "Memory"),
+                                   ("processes", 0, "Chunks at a time")):
+            if hasattr(self, name) and getattr(self, name).get() < least:
+                errors.append(f"{label}: must be {least} or above.")
         return errors
 
     def _commonSeries(self) -> Set[str]:

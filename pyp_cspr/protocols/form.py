@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
@@ -82,18 +83,70 @@ RESOLUTION: Tuple[Row, ...] = (
         "0: no search; 180: all rotations. For poor starts, as 20 0.", True, True),
     Row("search_step", "Angular step of the search (degrees)", "0: from the search's resolution.", True),
     Row("search_resolution", "Finest detail of the search (A)", "25 is usual.", True),
+    Row("particle_radius", "Particle's radius, for the search's step (A)",
+        "A larger particle needs a finer angular step. 0: a quarter of the map's box.", True),
+    Row("low_resolution", "Coarsest detail used (A)",
+        "Coarser detail, as of ice thickness or a membrane, does not count. 0, the default: all counts. 100 to 300 where it "
+        "misleads.", True),
 )
 RECONSTRUCTION: Tuple[Row, ...] = (
     Row("symmetry", "Symmetry", "C1, C3, D7, T, O, I1, I2 ...: the reference must be turned accordingly, as in RELION."),
     Row("exposure_weighting", "Weigh tilt images by (measured, score or dose)",
         "measured: the signal and noise that the refinement finds in each tilt image, besides the dose; score: their mean "
         "scores; dose: the dose alone."),
+    Row("score_fraction", "Weights by score: fraction",
+        "For 'score' above: the larger, the less do tilt images of a lower score than the best count. 4 is usual.", True),
+    Row("score_transition", "Weights by score: transition",
+        "For 'score' above: the larger, the more fine detail is suppressed. 0.75 is usual.", True),
     Row("dose_weighting", "Weigh by dose?", "Grant and Grigorieff (2015), with the doses of the tilt images."),
     Row("mask_diameter", "Diameter of a circular mask on projections (A)",
         "0: none. Neighbours beyond it do not count.", True),
+    Row("map_resolution", "Finest detail of the map (A)",
+        "Beyond it the map is empty, and the run is a little faster. 0, the default: all that its pixels hold.", True),
     Row("padding", "Padding factor", "Fourier oversampling of the reconstruction, 1 to 4. 1.5 is usual.", True),
     Row("seed", "Seed", "For everything random.", True),
 )
+# Which projections make the map; those left out of it are refined and scored all the same.
+SELECTION: Tuple[Row, ...] = (
+    Row("map_particles", "Particles of the map, best by score (1: all)",
+        "Below 1 the fraction of the particles, above 1 their number; 0 takes those above an automatic threshold, where the "
+        "scores fall into two groups. Scores are those of the iteration before; particles without one are kept."),
+    Row("map_tilt_min", "Tilt angles of the map, from (degrees)",
+        "Tilt images of a lower tilt angle do not make the map. -90 takes all."),
+    Row("map_tilt_max", "Tilt angles of the map, to (degrees)",
+        "Tilt images of a higher tilt angle do not make the map. 90 takes all."),
+    Row("map_first", "Tilt images of the map, first (0: the one recorded first)",
+        "In the order of acquisition, from 0, excluded ones counted too. 1 leaves out the first image, in which the specimen "
+        "moves most.", True),
+    Row("map_last", "Tilt images of the map, last (-1: all)",
+        "In the order of acquisition, from 0. Images recorded later do not make the map, as 9 takes the first ten. Their dose "
+        "is weighed anyway, so -1 is usual.", True),
+    Row("map_score_min", "Score of particles in the map, from",
+        "From 0 to 100, as in the report; up to 1 it is a fraction of the range of all scores: 0 takes all.", True),
+    Row("map_score_max", "Score of particles in the map, to",
+        "From 0 to 100, as in the report; up to 1 it is a fraction of the range of all scores: 1 takes all.", True),
+    Row("map_weight_min", "Weight of particles in the map, from", "A particle's own weight is from 0 to 1. 0 takes all.", True),
+    Row("map_defocus_min", "Defocus of projections in the map, from (A)",
+        "At the particle, with its depth; 10000 A are 1 micrometre of underfocus. 0 takes all.", True),
+    Row("map_defocus_max", "Defocus of projections in the map, to (A)", "100000 takes all.", True),
+    Row("map_theta_min", "Angle of view of projections in the map, from (degrees)",
+        "Between the beam and the z axis of the reference: 0 is a view along the axis of a cyclic symmetry, 90 one from the "
+        "side. 0 takes all.", True),
+    Row("map_theta_max", "Angle of view of projections in the map, to (degrees)", "180 takes all.", True),
+    Row("score_b_factor", "Weigh particles by score: B factor for each unit of score (A^2)",
+        "Particles that score more than the mean count more at fine detail. 0, the default: all count the same. 2 is usual.",
+        True),
+)
+INFORMING: Tuple[Row, ...] = (
+    Row("refinement_first", "Tilt images that refine particles, first (0: the one recorded first)",
+        "In the order of acquisition, from 0, excluded ones counted too.", True),
+    Row("refinement_last", "Tilt images that refine particles, last (-1: all)",
+        "Particles are refined by the images up to this one, and those of more dose are fitted to them afterwards: where late "
+        "images are damaged.", True),
+    Row("refinement_projections", "Least projections of a particle to be refined (0: any)",
+        "Particles that fewer tilt images show keep their poses.", True),
+)
+ROWS = WHAT + RESOLUTION + RECONSTRUCTION + SELECTION + INFORMING
 NUMBERS = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam, str: params.StringParam}
 KINDS = {name: type(value) for name, value in RefineSettings().to_dict().items()}
 
@@ -113,11 +166,19 @@ def values_of(protocol: Any, rows: Tuple[Row, ...]) -> Dict[str, Any]:
     values: Dict[str, Any] = {}
     for row in rows:
         value = getattr(protocol, row.name).get()
+        if value is None:
+            raise InputError(f"{row.label}: give a value")
         if row.series:
             values[row.setting] = _numbers(str(value), row.label)
         else:
             values[row.setting] = KINDS[row.setting](value)
     return values
+
+
+def labelled(text: str) -> str:
+    """The engine's words about settings with the form's labels in place of their names."""
+    labels = {row.setting: f"'{row.label}'" for row in ROWS if "_" in row.setting}  # others are words of their own
+    return re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda found: labels.get(found.group(0), found.group(0)), text)
 
 
 def _numbers(text: str, label: str) -> Any:

@@ -45,7 +45,6 @@ class ProtPypCsprFilter(ProtPypCsprParticles):
                       help="Of particles nearer than this, the one of the higher score stays. The particle's radius is usual.")
         form.addParam("minProjections", params.IntParam, default=0, label="Least number of projections (0: any)",
                       help="Tilt images, not excluded, that show the particle's box.")
-        self._addParallel(form)
 
     def _insertAllSteps(self) -> None:
         self._insertConvert()

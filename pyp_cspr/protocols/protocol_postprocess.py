@@ -13,6 +13,7 @@ from tomo.objects import AverageSubTomogram
 from .adapters import to_sets
 from .adapters.volumes import half_maps, is_mrc, volume_of, write_volume
 from .base import PIXEL_TOLERANCE, ProtPypCsprBase
+from .jobs import remove
 
 MASKS = ("automatic, from the half maps", "none", "a given mask")
 GIVEN_MASK = 2
@@ -62,8 +63,10 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
 
     def _insertAllSteps(self) -> None:
         average, mask = self.inputAverage.get(), self._mask()
-        self._insertFunctionStep(self.convertStep, average.getFileName(), half_maps(average), needsGPU=False)
-        self._insertFunctionStep(self.postProcessStep, self._options(), mask.getFileName() if mask else "", needsGPU=False)
+        pixel = float(average.getSamplingRate())
+        inputs = [(volume.getObjId(), volume.getFileName()) for volume in (average, mask) if volume is not None]
+        self._insertFunctionStep(self.convertStep, inputs, half_maps(average), pixel, needsGPU=False)
+        self._insertFunctionStep(self.postProcessStep, self._options(), needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, needsGPU=False)
 
     def _mask(self) -> Any:
@@ -82,20 +85,18 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
         names = half_maps(self.inputAverage.get())
         return [name if is_mrc(name) else str(self._getExtraPath(f"half{row + 1}.mrc")) for row, name in enumerate(names)]
 
-    def convertStep(self, average: str, halves: List[str]) -> None:
-        """Write half maps of other formats as MRC, and a given mask with the average's pixel."""
-        pixel = float(self.inputAverage.get().getSamplingRate())
+    def convertStep(self, inputs: List[Any], halves: List[str], pixel: float) -> None:
+        """Write half maps of other formats as MRC, and a given mask; ``inputs`` says whose."""
         for source, target in zip(halves, self._halves()):
             if source != target:
                 write_volume(volume_of(source, pixel), target)
         if self._mask() is not None:
             write_volume(self._mask(), str(self._getExtraPath("mask.mrc")), mask=True)
 
-    def postProcessStep(self, options: Dict[str, Any], mask: str) -> None:
+    def postProcessStep(self, options: Dict[str, Any]) -> None:
         """One job of the engine."""
         summary = os.path.join(self._folder(), "summary.json")
-        if os.path.exists(summary):
-            os.remove(summary)  # of other options: a job that fails must not look as if it had not
+        remove(summary)  # of other options: a job that fails must not look as if it had not
         source = self._getExtraPath("mask.mrc") if options["mask"] == GIVEN_MASK else ("auto", "none")[options["mask"]]
         self.runEngine("postprocess", *self._halves(), "--out", self._folder(), "--mask", source,
                        f"--b-factor={options['b-factor']}", "--resolution", options["resolution"], "--seed", options["seed"],
@@ -177,5 +178,7 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
         return lines
 
     def _methods(self) -> List[str]:
+        path = os.path.join(self._folder(), "summary.json")
+        sharpened = os.path.exists(path) and self.readResult(path)["b_factor"] is not None
         return ["The resolution was estimated from half maps at FSC 0.143, corrected for the mask by phase randomisation; the "
-                "map was weighted by its FSC, sharpened by a B factor and low-pass filtered (cspr)."]
+                f"map was weighted by its FSC{', sharpened by a B factor' if sharpened else ''} and low-pass filtered (cspr)."]

@@ -11,6 +11,7 @@ from pyworkflow.protocol import params
 from tomo.objects import AverageSubTomogram
 
 from ..engine.errors import InputError
+from ..engine.io.config import write_toml
 from ..engine.model.settings import ReconstructSettings
 from . import form as rows
 from .adapters import to_sets
@@ -18,7 +19,8 @@ from .adapters.from_sets import box_of
 from .base import ProtPypCsprParticles
 from .jobs import remove
 
-ROWS = tuple(row for row in rows.RECONSTRUCTION if row.setting != "exposure_weighting")
+KNOWN = ReconstructSettings().to_dict()
+RECONSTRUCTION = tuple(row for row in rows.RECONSTRUCTION if row.setting in KNOWN)  # nothing is measured for other weights
 
 
 class ReconstructOutputs(Enum):
@@ -43,7 +45,9 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
                       label="Box of the map (pixels, 0: the sub-tomograms')")
         form.addParam("mapPixel", params.FloatParam, default=0.0, label="Pixel of the map (A, 0: the sub-tomograms')",
                       help="Not finer than the tilt images. Unbinned sub-tomograms are not needed for an unbinned map.")
-        rows.add_rows(form, ROWS)
+        rows.add_rows(form, RECONSTRUCTION)
+        form.addSection(label="Selection")
+        rows.add_rows(form, rows.SELECTION)
         self._addParallel(form)
 
     def _insertAllSteps(self) -> None:
@@ -52,21 +56,19 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
         self._insertFunctionStep(self.createOutputStep, needsGPU=False)
 
     def _values(self) -> Dict[str, Any]:
-        return dict(rows.values_of(self, ROWS), box=self.mapBox.get(), pixel=self.mapPixel.get())
+        return dict(rows.values_of(self, RECONSTRUCTION + rows.SELECTION), box=self.mapBox.get(), pixel=self.mapPixel.get())
 
     def _folder(self) -> str:
         return str(self._getExtraPath("reconstruct"))
 
     def reconstructStep(self, values: Dict[str, Any], tasks_per_chunk: int) -> None:
         """One job of the engine."""
-        options = ["--box", values["box"], "--pixel", values["pixel"], "--symmetry", values["symmetry"], "--padding",
-                   values["padding"], "--mask-diameter", values["mask_diameter"], "--seed", values["seed"]]
-        if not values["dose_weighting"]:
-            options.append("--no-dose-weighting")
+        settings = str(self._getExtraPath("settings.toml"))
+        write_toml(settings, values)
         result = os.path.join(self._folder(), "summary.json")
         remove(result)  # of an earlier run: a job that fails must not look as if it had not
-        self.runEngine("reconstruct", self._dataFolder(), "--out", self._folder(), *options, "--tasks-per-chunk",
-                       tasks_per_chunk, *self._machine(tasks_per_chunk), "--overwrite")
+        self.runEngine("reconstruct", self._dataFolder(), "--out", self._folder(), "--settings", settings,
+                       "--tasks-per-chunk", tasks_per_chunk, *self._machine(tasks_per_chunk), "--overwrite")
         self.readResult(result)
 
     def createOutputStep(self) -> None:
@@ -91,6 +93,8 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
             pixel = self.mapPixel.get() or particles.getSamplingRate()
             box = self.mapBox.get() or round(box_of(particles) * particles.getSamplingRate() / pixel)
             errors += self._validateGrid(box, pixel)
+            if not box:
+                errors.append("The box of the sub-tomograms is not known: give a box of the map.")
         return errors
 
     def _summary(self) -> List[str]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import shutil
 from enum import Enum
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from pwem.objects import SetOfFSCs
 from pyworkflow.object import Pointer
@@ -24,22 +22,17 @@ from tomo.objects import (
 )
 
 from ..engine.errors import InputError
-from ..engine.io.config import write_toml
 from ..engine.model.settings import of_iteration
-from ..engine.model.task import ChunkTask
-from ..engine.pipeline.store import RunStore, read_json, read_rows, write_json
+from ..engine.pipeline.store import read_rows
 from . import form as rows
 from .adapters import checks, to_sets
 from .adapters.landmarks import fill_landmarks
-from .adapters.volumes import half_maps, volume_of, write_volume
-from .base import ProtPypCsprParticles
-from .jobs import remove, whole_json
+from .adapters.volumes import volume_of, write_volume
+from .refine_jobs import GIVEN_MASK, RefineJobs
 
 MASKS = ("automatic, from the map", "none", "a given mask")
-GIVEN_MASK = 2
 DISPATCH = ("one job for all", "a job for each chunk")
 ONE_JOB = 0
-SURE = 3.0  # standard deviations: then the hand of the data is not as given
 
 
 class RefineOutputs(Enum):
@@ -54,7 +47,7 @@ class RefineOutputs(Enum):
     fscs = SetOfFSCs
 
 
-class ProtPypCsprRefine(ProtPypCsprParticles):
+class ProtPypCsprRefine(RefineJobs):
     """Refines the rotations and positions of particles together with the geometry of the tilt images that show them
     (constrained single-particle refinement), against the projections themselves, and reconstructs: the step after
     sub-volume averaging. Each half-set is refined against its own map.
@@ -100,6 +93,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         form.addParam("mapPixel", params.FloatParam, default=0.0, label="Pixel of the map (A, 0: the reference's)",
                       help="Not finer than the tilt images. The reference is resampled.")
         rows.add_rows(form, rows.RECONSTRUCTION)
+        form.addSection(label="Selection")
+        rows.add_rows(form, rows.SELECTION + rows.INFORMING)
         form.addSection(label="Resources")
         form.addParam("dispatch", params.EnumParam, choices=list(DISPATCH), default=ONE_JOB,
                       label="How to run",
@@ -133,35 +128,16 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             before = self._insertChunks(request, before)
         self._insertFunctionStep(self.createOutputStep, self.iterations.get(), prerequisites=before, needsGPU=False)
 
-    def _insertChunks(self, request: Dict[str, Any], before: List[int]) -> List[int]:
-        """Steps plan -> chunks -> plan -> ...; a plan merges the chunks before it. Returns what the output waits for."""
-        count = self.iterations.get()
-        for iteration in range(count + 1):
-            plan = self._insertFunctionStep(self.planStep, iteration, request, count, prerequisites=before, needsGPU=False)
-            before = [
-                self._insertFunctionStep(self.chunkStep, iteration, chunk, prerequisites=[plan], needsGPU=False)
-                for chunk in range(self._chunkCount())
-            ]
-        return [self._insertFunctionStep(self.planStep, count + 1, request, count, prerequisites=before, needsGPU=False)]
-
-    def _chunkCount(self) -> int:
-        return math.ceil(len(self._commonSeries()) / max(1, self.tasksPerChunk.get()))
+    def _inputIds(self) -> Tuple[int, ...]:
+        """Those of the volumes as well: other ones may have the same file names."""
+        volumes = (self.inputReference.get(), self._mask())
+        return (*super()._inputIds(), *(volume.getObjId() for volume in volumes if volume is not None))
 
     def _values(self) -> Dict[str, Any]:
-        return rows.values_of(self, rows.WHAT + rows.RESOLUTION + rows.RECONSTRUCTION)
+        return rows.values_of(self, rows.ROWS)
 
     def _mask(self) -> Any:
         return self.inputMask.get() if self.maskSource.get() == GIVEN_MASK else None
-
-    def _folder(self) -> str:
-        return str(self._getExtraPath("refine"))
-
-    def _halves(self) -> List[str]:
-        """The reference's half maps, if each half-set is to start from its own."""
-        return half_maps(self.inputReference.get()) if self.useHalfMaps.get() else []
-
-    def _halfFiles(self) -> List[str]:
-        return [str(self._getExtraPath(f"half{number}.mrc")) for number in (1, 2)]
 
     def volumesStep(self, reference: str, mask: str, box: int, pixel: float, halves: List[str]) -> None:
         """Write the reference, and the mask if one is given, on the map's grid."""
@@ -172,110 +148,6 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             write_volume(volume_of(source, self.inputReference.get().getSamplingRate()), target, box, pixel)
         with open(self._getExtraPath("grid.json"), "w", encoding="utf-8") as stream:
             json.dump({"box": box, "pixel": pixel}, stream)
-
-    def checkHandStep(self, inputs: List[Any]) -> None:
-        """Stop where another hand fits the data clearly better."""
-        result, log = str(self._getExtraPath("check.json")), str(self._getLogsPath("check.log"))
-        remove(result)
-        self.completeJob(lambda: whole_json(result) is not None, "check", self._dataFolder(), "--reference",
-                         self._getExtraPath("reference.mrc"), "--threads", self._jobThreads(), "--json", output=result, log=log,
-                         threads=self._jobThreads(), name="check", tries=self._tries())
-        signs = self.readResult(result)["signs"]
-        given = next(one for one in signs if one["tilt_sign"] > 0 and one["hand"] > 0 and not one["mirrored_reference"])
-        best = signs[0]
-        if given is not best and given["sigmas"] >= SURE:
-            advice = [text for wrong, text in ((best["tilt_sign"] < 0, "negate the tilt angles"),
-                                               (best["hand"] < 0, "take the other defocus handedness"),
-                                               (best["mirrored_reference"], "mirror the reference")) if wrong]
-            raise RuntimeError(f"The data fit better if you {' and '.join(advice)}: mean score {best['score']:.2f} against "
-                               f"{given['score']:.2f} as given, {given['sigmas']:.1f} standard errors. Change it, or turn off "
-                               "'Check the hand first?'.")
-
-    def _options(self, request: Dict[str, Any], iterations: int) -> List[Any]:
-        """The engine's command line; what another request left in the run folder is removed."""
-        request = dict(request, settings=dict(request["settings"], **self._grid()))
-        settings, asked = str(self._getExtraPath("settings.toml")), str(self._getExtraPath("request.json"))
-        write_toml(settings, request["settings"])
-        if whole_json(asked) != request:
-            self.cancelEarlier()
-            shutil.rmtree(self._folder(), ignore_errors=True)
-            write_json(Path(asked), request)
-        source = self._getExtraPath("mask.mrc") if request["mask"] == GIVEN_MASK else ("auto", "none")[request["mask"]]
-        halves = ["--halves", *self._halfFiles()] if self._halves() and checks.all_in_half_sets(self._dataFolder()) else []
-        return ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), *halves,
-                "--out", self._folder(), "--mask", source, "--iterations", iterations, "--settings", settings,
-                "--tasks-per-chunk", request["tasks_per_chunk"]]
-
-    def _summaryFile(self) -> str:
-        return os.path.join(self._folder(), "summary.json")
-
-    def _tries(self) -> int:
-        return 1 + max(0, self.retries.get())
-
-    def refineStep(self, request: Dict[str, Any], iterations: int) -> None:
-        """One job of the engine, which goes on where it was if it was stopped."""
-        self.waitForEarlier("refine")
-        remove(self._summaryFile())  # of fewer or more iterations: a job that fails must not look as if it had not
-        options = self._options(request, iterations)
-        options += ["--processes", self._concurrency(), "--threads", self._jobThreads(), "--memory", self.memory.get()]
-        self.completeJob(lambda: whole_json(self._summaryFile()) is not None, *options, name="refine",
-                         tries=self._tries() if self.useQueueForSteps() else 1,
-                         threads=self._concurrency() * self._jobThreads())
-
-    def _planFile(self, iteration: int) -> str:
-        return str(self._getExtraPath(f"plan_{iteration:03d}.json"))
-
-    def planStep(self, iteration: int, request: Dict[str, Any], iterations: int) -> None:
-        """Merge the chunks of the iteration before, and plan this one; nothing is left to do where the run has converged, or
-        where this iteration was done before, with another number of iterations asked for."""
-        path = self._planFile(iteration)
-        if iteration and not self._isPlanned(iteration - 1):
-            shutil.copyfile(self._planFile(iteration - 1), path)
-            return
-        name = f"plan_{iteration:03d}"
-        self.waitForEarlier(name)
-        remove(self._summaryFile())
-        remove(path)
-        options = self._options(request, iterations) + ["--chunks-elsewhere", "--json"]
-        options += ["--processes", 1, "--threads", self._jobThreads(), "--memory", self.memory.get()]
-        self.completeJob(lambda: whole_json(path) is not None, *options, name=name, tries=self._tries(), output=path,
-                         log=str(self._getLogsPath(f"{name}.log")), threads=self._jobThreads())
-        result = self.readResult(path)
-        if "tasks" not in result:
-            self.readResult(self._summaryFile())
-        elif result["iteration"] < iteration:
-            raise RuntimeError(f"iteration {result['iteration']} has chunks that are not done: {', '.join(result['tasks'])}")
-
-    def _isPlanned(self, iteration: int) -> bool:
-        """Whether the chunks of this iteration are to be run: not after the run has converged."""
-        planned = self.readResult(self._planFile(iteration))
-        return "tasks" in planned and int(planned["iteration"]) == iteration
-
-    def chunkStep(self, iteration: int, chunk: int) -> None:
-        """One job of the engine for one chunk, tried again where it leaves no whole result; a finished one is kept."""
-        if not self._isPlanned(iteration):
-            return
-        store = RunStore(os.path.join(self._folder(), "iterations", f"{iteration:03d}"))
-        if chunk >= len(store.task_paths()):
-            return
-        task = ChunkTask.from_dict(read_json(store.task_path(chunk)), str(store.task_path(chunk)))
-        name = f"iteration_{iteration:03d}_chunk_{chunk:04d}"
-        log, tries = str(self._getLogsPath(f"{name}.log")), self._tries()
-        try:
-            self.completeJob(lambda: store.manifest(task) is not None, "chunk", store.task_path(chunk), "--threads",
-                             self._jobThreads(), "--memory", self.memory.get() / self._concurrency(), log=log, name=name,
-                             threads=self._jobThreads(), tries=tries)
-        except RuntimeError as error:
-            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed {tries} times; "
-                               f"its log: {log}. Continue the run when the cause is gone: what is done is kept.\n"
-                               f"{error}") from None
-
-    def _concurrency(self) -> int:
-        """Jobs at a time: one of the host's threads is the master's."""
-        return max(1, self.numberOfThreads.get() - 1)
-
-    def _jobThreads(self) -> int:
-        return max(1, self.binThreads.get())
 
     def createOutputStep(self, iterations: int) -> None:
         """The sets of the refined data."""
@@ -293,9 +165,10 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         self._defineOutputs(**outputs)
         owner = Pointer(self, extended=RefineOutputs.tiltSeries.name)
         shown = self._createSet(SetOfLandmarkModels, "landmarks%s.sqlite", "")
-        diameter = coordinates.getBoxSize() * coordinates.getSamplingRate()
-        fill_landmarks(shown, self._getExtraPath("landmarks"), series, owner, conversion, result, diameter)
+        fill_landmarks(shown, self._getExtraPath("landmarks"), series, owner, conversion, result, self._diameter(coordinates))
         self._defineOutputs(**{RefineOutputs.landmarks.name: shown})
+        if hasattr(self, RefineOutputs.ctfs.name):
+            self.deleteOutput(getattr(self, RefineOutputs.ctfs.name))  # of an earlier run, which refined the defocus
         if to_sets.defocus_moved(conversion, result):
             ctfs = self._createSet(SetOfCTFTomoSeries, "ctfs%s.sqlite", "")
             to_sets.fill_ctfs(ctfs, self.inputCTFs.get(), owner, conversion, result)
@@ -312,8 +185,11 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
             notes.append("The particles have no half-sets: both started from the reference, not from its half maps")
         self._say(conversion.notes + notes)
 
-    def _grid(self) -> Dict[str, Any]:
-        return self.readResult(str(self._getExtraPath("grid.json")))
+    def _diameter(self, coordinates: Any) -> float:
+        """Of the particles' boxes, angstrom; of the map's where the coordinates have none."""
+        box = coordinates.getBoxSize()
+        grid = self._grid()
+        return float(box * coordinates.getSamplingRate() if box else grid["box"] * grid["pixel"])
 
     # --- information --------------------------------------------------------------------------------------------------
 
@@ -358,7 +234,8 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         if particles is not None and reference is not None:
             warnings += checks.reference_warnings(particles, reference)
             pixel = self.mapPixel.get() or reference.getSamplingRate()
-            warnings += checks.resolution_warnings(self._values()["resolution"], pixel)
+            for name in ("resolution", "map_resolution"):
+                warnings += checks.resolution_warnings(self._values()[name], pixel)
         if self.priorThirdAngle.get() > 0:
             warnings.append("An X-tilt is refined, which Scipion's tilt series cannot hold: the average has it, sets do not.")
         rare = (self.priorDeformation, self.priorParticleDefocus, self.priorRegionalDefocus, self.priorMagnification)
@@ -373,13 +250,15 @@ class ProtPypCsprRefine(ProtPypCsprParticles):
         if not os.path.exists(self._summaryFile()):
             return ["Not ready yet."]
         result = self.readResult(self._summaryFile())
-        resolution = result["resolution_0143"]
+        resolution, count = result["resolution_0143"], len(result["iterations"]) - 1
         lines = [self._counts(result),
                  f"Resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'} "
-                 f"after {len(result['iterations']) - 1} iterations; {result['reason']}.",
+                 f"after {count} iteration{'' if count == 1 else 's'}; {result['reason']}.",
                  f"Report: {os.path.join(self._folder(), 'report.html')}"]
         return lines + self._notes()
 
     def _methods(self) -> List[str]:
+        independent = self.halfReferences.get() and not self.sameReference.get()
         return ["Particle poses and tilt-series geometry were refined together against the tilt images by constrained "
-                "single-particle refinement (cspr), each half-set against its own map."]
+                "single-particle refinement (cspr), " +
+                ("each half-set against its own map." if independent else "both half-sets against the same map.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Callable, List, Optional
 
 from matplotlib.figure import Figure
@@ -126,13 +127,18 @@ class FigureWindow:
             self.panel.show(self._draw())
         except (NotYet, CsprError, OSError) as reason:
             self.panel.say(str(reason))
-        self._line.configure(text=self._state())
+        self._tell()
+
+    def _tell(self) -> None:
+        """The sentence at the bottom; the last one stays where a run that starts anew removes what it is read from."""
+        with suppress(CsprError, OSError):
+            self._line.configure(text=self._state())
 
     def _look(self) -> None:
         if self._stamp() != self._seen:
             self.refresh()
         else:
-            self._line.configure(text=self._state())
+            self._tell()
         self._timer = self.root.after(LOOK_EVERY, self._look)
 
     def close(self) -> None:

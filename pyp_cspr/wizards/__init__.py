@@ -5,12 +5,14 @@ from .map_wizards import (
     PypCsprDistanceWizard,
     PypCsprMaskDiameterWizard,
     PypCsprMaskWizard,
+    PypCsprRadiusWizard,
     PypCsprResolutionWizard,
     PypCsprSymmetryWizard,
 )
-from .set_wizards import PypCsprProjectionsWizard, PypCsprScoreWizard, PypCsprWeightingWizard
+from .set_wizards import PypCsprProjectionsWizard, PypCsprScoreWizard, PypCsprTiltRangeWizard, PypCsprWeightingWizard
 
 __all__ = [
     "PypCsprBoxWizard", "PypCsprDistanceWizard", "PypCsprMaskDiameterWizard", "PypCsprMaskWizard", "PypCsprProjectionsWizard",
-    "PypCsprResolutionWizard", "PypCsprScoreWizard", "PypCsprSymmetryWizard", "PypCsprWeightingWizard",
+    "PypCsprRadiusWizard", "PypCsprResolutionWizard", "PypCsprScoreWizard", "PypCsprSymmetryWizard", "PypCsprTiltRangeWizard",
+    "PypCsprWeightingWizard",
 ]

@@ -195,3 +195,18 @@ def tilt_range(dataset: Dataset) -> Tuple[float, float, int]:
 
     tilts = np.asarray(matrix_to_tilt(dataset.exposures["rotation"])[1])[dataset.exposures["enabled"]]
     return (float(tilts.min()), float(tilts.max()), len(tilts)) if len(tilts) else (0.0, 0.0, 0)
+
+
+def share_between(dataset: Dataset, low: float, high: float) -> Tuple[int, float]:
+    """(images, share of the dose) of the views, of those not excluded, whose tilt angles are from ``low`` to ``high`` degrees.
+
+    The share is that of the images where no dose is known.
+    """
+    from ..engine.core.geometry import matrix_to_tilt
+
+    enabled = dataset.exposures["enabled"]
+    tilts = np.asarray(matrix_to_tilt(dataset.exposures["rotation"])[1])[enabled]
+    kept, dose = (tilts >= low) & (tilts <= high), dataset.exposures["dose"][enabled]
+    if not dose.sum() > 0:
+        dose = np.ones(len(tilts))
+    return int(kept.sum()), float(dose[kept].sum() / max(dose.sum(), 1e-30))

@@ -81,6 +81,32 @@ class PypCsprMaskDiameterWizard(PypCsprWizard):
             form.setVar("maskDiameter", dialog.values["diameter"])
 
 
+class PypCsprRadiusWizard(PypCsprWizard):
+    """The particle's radius, on the reference."""
+
+    _targets = [(ProtPypCsprRefine, ["particleRadius"])]
+
+    def ask(self, form: Any) -> None:
+        from .dialog import FigureDialog, Slider
+
+        volume, pixel = self.reference(form)
+        small, coarse = compute.preview(volume, pixel)
+        particle = 0.5 * compute.enclosing_diameter(soft_mask(small, coarse).values, coarse)
+        start = self.number(form, "particleRadius", round(particle))
+
+        def draw(values: Any) -> Any:
+            return figures.map_views(small, coarse, compute.ball(len(small), values["radius"] / coarse))
+
+        def say(values: Any) -> str:
+            return f"The particle, with its soft edge, fits into a radius of {particle:.0f} A."
+
+        dialog = FigureDialog(form.root, "Particle's radius",
+                              "The search takes angular steps that move this circle by less than the detail that it looks at.",
+                              [Slider("radius", "Radius (A)", 0, round(0.5 * len(volume) * pixel), 1, start)], draw, say)
+        if dialog.resultYes():
+            form.setVar("particleRadius", dialog.values["radius"])
+
+
 class PypCsprDistanceWizard(PypCsprWizard):
     """The least distance between particles, on the reference, and how many it removes."""
 
@@ -233,9 +259,10 @@ class PypCsprResolutionWizard(PypCsprWizard):
                          "0 in the form takes the resolution at 0.143." if final else
                          "0 in the form takes the resolution of the half maps before, in each iteration.")
 
-        nyquist = 2.0 * pixel
+        nyquist = 0.1 * np.ceil(20.0 * pixel - 1e-6)  # to the slider's step, and not finer than the map
         dialog = FigureDialog(form.root, "Finest detail used", "Beyond what the half maps agree on there is noise.",
-                              [Slider("limit", "Resolution (A)", round(nyquist, 1), 60.0, 0.1, round(max(start, nyquist), 1))],
+                              [Slider("limit", "Resolution (A)", round(nyquist, 1), 60.0, 0.1,
+                                      round(float(np.clip(start, nyquist, 60.0)), 1))],
                               draw, say)
         if dialog.resultYes():
             form.setVar(target, f"{dialog.values['limit']:g}")

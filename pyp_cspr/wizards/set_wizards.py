@@ -9,7 +9,7 @@ import numpy as np
 from ..engine.errors import InputError
 from ..engine.pipeline.filter import automatic_threshold, usable_projections
 from ..engine.report import figures
-from ..protocols import ProtPypCsprFilter, ProtPypCsprRefine
+from ..protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine
 from ..protocols.protocol_filter import GIVEN
 from . import compute
 from .map_wizards import PypCsprWizard
@@ -91,6 +91,40 @@ class PypCsprProjectionsWizard(PypCsprWizard):
                               [Slider("count", "Projections", 0, most, 1, min(start, most))], draw, say)
         if dialog.resultYes():
             form.setVar("minProjections", int(dialog.values["count"]))
+
+
+class PypCsprTiltRangeWizard(PypCsprWizard):
+    """Which tilt angles make the map, on the tilt scheme."""
+
+    _targets = [(ProtPypCsprRefine, ["mapTiltMin", "mapTiltMax"]), (ProtPypCsprReconstruct, ["mapTiltMin", "mapTiltMax"])]
+
+    def ask(self, form: Any) -> None:
+        from .dialog import FigureDialog, Slider, lines
+
+        dataset = compute.read_input(form.protocol)
+        first, last, images = compute.tilt_range(dataset)
+        # whole degrees, so that the ends take all images
+        ends = float(np.floor(first)), float(np.ceil(last))
+        given = float(form.protocol.mapTiltMin.get()), float(form.protocol.mapTiltMax.get())
+
+        def draw(values: Any) -> Any:
+            return figures.tilt_scheme(dataset, (values["low"], values["high"]))
+
+        def say(values: Any) -> str:
+            if values["low"] > values["high"]:
+                raise InputError("The lowest angle is above the highest: nothing would be left.")
+            kept, dose = compute.share_between(dataset, values["low"], values["high"])
+            return lines(f"{kept} of {images} tilt images of {len(dataset.series)} series make the map, with "
+                         f"{100 * dose:.0f} % of the dose.", "The others only have no part in the map.")
+
+        sliders = [Slider("low", "From (degrees)", *ends, 1.0, float(np.clip(given[0], *ends))),
+                   Slider("high", "To (degrees)", *ends, 1.0, float(np.clip(given[1], *ends)))]
+        dialog = FigureDialog(form.root, "Tilt angles of the map", "Shaded: left out of the map. All are usual, as each is "
+                              "weighed by its dose and, in a refinement, by its measured signal.", sliders, draw, say)
+        if dialog.resultYes():
+            for name, value, end, everything in (("mapTiltMin", dialog.values["low"], ends[0], -90.0),
+                                                 ("mapTiltMax", dialog.values["high"], ends[1], 90.0)):
+                form.setVar(name, everything if value == end else value)
 
 
 class PypCsprWeightingWizard(PypCsprWizard):

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any, Callable, Dict, Iterator
 
 from ..errors import InputError
+from ..io.config import read_toml
 from ..model.settings import ReconstructSettings
 from ..pipeline.executors import EXECUTORS, Executor, Resources, SlurmSettings, make_executor
 
@@ -27,24 +28,29 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="RUN",
                         help="run folder; made if missing, resumed if it holds the same run")
     group = parser.add_argument_group("map")
-    group.add_argument("--box", type=int, default=default.box, metavar="PIXELS", help="box of the map (as the data say)")
-    group.add_argument("--pixel", type=float, default=default.pixel, metavar="A", help="pixel of the map (as the data say)")
-    group.add_argument("--symmetry", default=default.symmetry, metavar="GROUP",
-                       help="C1, C3, D7, T, O, I1, I2 ... (%(default)s)")
-    group.add_argument("--padding", type=float, default=default.padding, metavar="X",
-                       help="Fourier oversampling of the sums, 1 to 4 (%(default)s)")
-    group.add_argument("--mask-diameter", type=float, default=default.mask_diameter, metavar="A",
-                       help="soft circular mask on the crops; 0: none (%(default)s)")
-    group.add_argument("--no-dose-weighting", dest="dose_weighting", action="store_false", help="all doses weigh the same")
-    group.add_argument("--seed", type=int, default=default.seed, help="for everything random (%(default)s)")
+    group.add_argument("--settings", metavar="TOML", help="settings by name; the options stand above them")
+    group.add_argument("--box", type=int, metavar="PIXELS", help="box of the map (as the data say)")
+    group.add_argument("--pixel", type=float, metavar="A", help="pixel of the map (as the data say)")
+    group.add_argument("--symmetry", metavar="GROUP", help=f"C1, C3, D7, T, O, I1, I2 ... ({default.symmetry})")
+    group.add_argument("--padding", type=float, metavar="X",
+                       help=f"Fourier oversampling of the sums, 1 to 4 ({default.padding:g})")
+    group.add_argument("--mask-diameter", type=float, metavar="A",
+                       help=f"soft circular mask on the crops before the transform; 0: none ({default.mask_diameter:g})")
+    group.add_argument("--no-dose-weighting", dest="dose_weighting", action="store_const", const=False,
+                       help="all doses weigh the same")
+    group.add_argument("--seed", type=int, help=f"for everything random ({default.seed})")
     group = parser.add_argument_group("run")
     group.add_argument("--tasks-per-chunk", type=int, default=1, metavar="N", help="series in a chunk (%(default)s)")
     group.add_argument("--overwrite", action="store_true", help="replace another run in RUN")
+    parser.epilog = "settings: " + ", ".join(f.name for f in fields(ReconstructSettings))
 
 
 def settings_of(args: argparse.Namespace) -> ReconstructSettings:
+    """Settings of the file and the options, these above those. Raises InputError for what cannot be."""
+    values = read_toml(args.settings) if args.settings else {}
     names = ("box", "pixel", "symmetry", "padding", "mask_diameter", "dose_weighting", "seed")
-    return ReconstructSettings.from_dict({name: getattr(args, name) for name in names}, "options")
+    values.update({name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    return ReconstructSettings.from_dict(values, args.settings or "options")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 from matplotlib.colors import Normalize
@@ -42,8 +42,11 @@ def defocus_by_tilt(dataset: Dataset) -> Figure:
 
 
 @styled
-def tilt_scheme(dataset: Dataset) -> Figure:
-    """Tilt angle in the order of acquisition, and the dose that had accumulated before each exposure."""
+def tilt_scheme(dataset: Dataset, limits: Optional[Tuple[float, float]] = None) -> Figure:
+    """Tilt angle in the order of acquisition, and the dose that had accumulated before each exposure.
+
+    What lies outside ``limits``, two tilt angles in degrees, is shaded.
+    """
     figure = new_figure(WIDTH, 3.0)
     left, right = figure.subplots(1, 2)
     tilts, table = exposure_tilts(dataset), dataset.exposures
@@ -61,6 +64,14 @@ def tilt_scheme(dataset: Dataset) -> Figure:
     left.set(xlabel="image in order of acquisition", ylabel="tilt angle (°)")
     left.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     right.set(xlabel="tilt angle (°)", ylabel="dose before (e/Å²)", ylim=(0, None))
+    if limits is not None:
+        ends = left.get_ylim()
+        for low, high in ((ends[0], limits[0]), (limits[1], ends[1])):
+            if low < high:
+                left.axhspan(low, high, color=FAINT, alpha=0.5, linewidth=0, zorder=0)
+                right.axvspan(low, high, color=FAINT, alpha=0.5, linewidth=0, zorder=0)
+        left.set_ylim(ends)
+        right.set_xlim(ends)
     if count <= 6 or skipped.any():
         handles, labels = left.get_legend_handles_labels()
         keep = slice(None) if count <= 6 else slice(-1, None)

@@ -196,13 +196,17 @@ def score_histogram(scores: ArrayLike, threshold: Optional[float] = None) -> Fig
         low, high = float(values.min()) - margin, float(values.max()) + margin
         if threshold is not None:
             low, high = min(low, threshold - margin), max(high, threshold + margin)
-        edges = np.linspace(max(low, 0.0), min(high, 100.0), int(np.clip(2.0 * np.cbrt(len(values)), 12, 60)) + 1)
-        kept = values if threshold is None else values[values >= threshold]
-        axes.hist(kept, bins=edges, color=PALETTE[0], rwidth=0.93)
+        # Room beside them, but not beyond 0 and 100 where no value is.
+        low, high = max(low, min(0.0, float(values.min()))), min(high, max(100.0, float(values.max())))
+        edges = np.linspace(low, high, int(np.clip(2.0 * np.cbrt(len(values)), 12, 60)) + 1)
+        kept = values >= (-np.inf if threshold is None else threshold)
+        # In the bin of the threshold the kept ones stand on those below it.
+        bars = axes.hist([values[~kept], values[kept]], bins=edges, color=[PALETTE[0]] * 2, rwidth=0.93, stacked=True)[2]
+        for bar in bars[0]:
+            bar.set_alpha(0.35)
         if threshold is not None:
-            axes.hist(values[values < threshold], bins=edges, color=PALETTE[0], alpha=0.35, rwidth=0.93)
             axes.axvline(threshold, color=PALETTE[1], linewidth=1.6)
-            axes.annotate(f"threshold {threshold:.3g}: {len(values) - len(kept):,} below", (threshold, 1.0),
+            axes.annotate(f"threshold {threshold:.3g}: {int((~kept).sum()):,} below", (threshold, 1.0),
                           xycoords=("data", "axes fraction"), xytext=(4, -2), textcoords="offset points", va="top",
                           color=PALETTE[1], fontweight="bold")
             axes.set_ylim(top=1.12 * axes.get_ylim()[1])

@@ -162,6 +162,8 @@ def fill_ctfs(target: Any, source: Any, tilt_series: Any, conversion: Conversion
                 new.setDefocusU(float(result.exposures["defocus"][row, 0]))
                 new.setDefocusV(float(result.exposures["defocus"][row, 1]))
                 new.setDefocusAngle(float(result.exposures["defocus"][row, 2]))
+                if estimate.getDefocusRatio() is not None and new.getDefocusV():
+                    new._defocusRatio.set(new.getDefocusU() / new.getDefocusV())
                 if estimate.hasPhaseShift() or result.exposures["phase_shift"][row]:
                     new.setPhaseShift(float(result.exposures["phase_shift"][row]))
             copied.append(new)

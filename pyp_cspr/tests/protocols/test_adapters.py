@@ -7,7 +7,7 @@ import pytest
 from pwem.emlib.image import ImageHandler
 from pwem.objects import SetOfFSCs
 from tomo.constants import BOTTOM_LEFT_CORNER, SCIPION
-from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
+from tomo.objects import CTFTomoSeries, SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
 from tomo.protocols.protocol_project_coordinates import ProtProjectCoordinates
 
 from pyp_cspr.engine.core.geometry import euler_to_matrix
@@ -271,3 +271,26 @@ def test_curves_become_fscs(tmp_path) -> None:
     assert sorted(found) == ["corrected", "unmasked"]
     assert [float(x) for x in found["corrected"][0]] == [1 / 64, 1 / 32]
     assert [float(y) for y in found["corrected"][1]] == [0.95, 0.2]
+
+
+def test_the_ratio_of_a_refined_defocus_is_its_own(tmp_path) -> None:
+    made = make_sets(tmp_path / "sets")
+    ctfs = SetOfCTFTomoSeries(filename=str(tmp_path / "in.sqlite"))
+    ctfs.setSetOfTiltSeries(made.tilt_series)
+    for item in [one.clone(ignoreAttrs=[]) for one in made.ctfs.iterItems()]:
+        copied = CTFTomoSeries(tsId=item.getTsId())
+        copied.setTiltSeries(item.getTiltSeries())
+        ctfs.append(copied)
+        for estimate in [one.clone() for one in item.iterItems()]:
+            estimate.standardize()
+            copied.append(estimate)
+        copied.write(properties=False)
+        ctfs.update(copied)
+    conversion = from_sets.read_sets(made.particles, made.tilt_series, ctfs)
+    conversion.dataset.exposures["defocus"][:, 0] *= 1.1
+    target = SetOfCTFTomoSeries(filename=str(tmp_path / "out.sqlite"))
+    to_sets.fill_ctfs(target, ctfs, made.tilt_series, conversion, conversion.dataset)
+    estimates = [one.clone() for one in target.getFirstItem().iterItems()]
+    assert len(estimates) == 5
+    for one in estimates:
+        assert one.getDefocusRatio() == pytest.approx(one.getDefocusU() / one.getDefocusV())

@@ -174,3 +174,31 @@ def test_relion_agrees_on_resolution_and_map(runs, tmp_path) -> None:
     theirs = float(re.search(r"FINAL RESOLUTION:\s*([0-9.]+)", done.stdout).group(1))
     ours = float(re.search(r": ([0-9.]+) A", found["given"]["summary"][0]).group(1))
     assert BOX * PIXEL / ours == pytest.approx(BOX * PIXEL / theirs, abs=1.0)  # they do not interpolate between shells
+
+
+def test_another_mask_is_converted_anew(protocol, tmp_path, monkeypatch) -> None:
+    """The steps' arguments are all that Continue looks at."""
+    def first_step():
+        steps = []
+        monkeypatch.setattr(protocol, "_insertFunctionStep", lambda *words, **unused: steps.append(words))
+        protocol._insertAllSteps()
+        return steps[0]
+
+    plain = first_step()
+    mask = VolumeMask()
+    mask.setFileName(str(tmp_path / "mask.mrc"))
+    mask.setSamplingRate(PIXEL)
+    protocol.maskSource.set(2)
+    protocol.inputMask.set(mask)
+    given = first_step()
+    mask.setFileName(str(tmp_path / "other.mrc"))
+    assert len({str(plain), str(given), str(first_step())}) == 3
+    json.dumps(given[1:])
+
+
+def test_methods_say_whether_it_was_sharpened(protocol, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(protocol, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
+    (tmp_path / "postprocess").mkdir()
+    for b_factor, sharpened in ((None, False), (-80.0, True)):
+        (tmp_path / "postprocess" / "summary.json").write_text(json.dumps({"b_factor": b_factor}))
+        assert ("sharpened" in protocol._methods()[0]) == sharpened

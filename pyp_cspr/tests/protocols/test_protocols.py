@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import importlib.util
 import json
@@ -15,11 +16,13 @@ from pwem.objects import Volume, VolumeMask
 from tomo.objects import AverageSubTomogram, SetOfSubTomograms
 
 import pyp_cspr
+from pyp_cspr.engine.cli import reconstruct
+from pyp_cspr.engine.cli.options import settings_of
 from pyp_cspr.engine.core.filters import soft_sphere
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.mrc import read_map, write_map
 from pyp_cspr.engine.io.relion import write_dataset
-from pyp_cspr.engine.model.settings import RefineSettings
+from pyp_cspr.engine.model.settings import ReconstructSettings, RefineSettings
 from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine, ProtPypCsprSample
 from pyp_cspr.protocols import form as rows
 from pyp_cspr.protocols.adapters import volumes
@@ -93,7 +96,7 @@ def test_sections_are_those_of_the_host(title, package) -> None:
 def test_forms_have_labels_with_units_and_help(found) -> None:
     sections = [one["section"] for one in found["ProtPypCsprRefine"]["parameters"].values()]
     order = list(dict.fromkeys(sections))
-    for name in ("Input", "What to refine", "Resolution and iterations", "Reconstruction", "Resources"):
+    for name in ("Input", "What to refine", "Resolution and iterations", "Reconstruction", "Selection", "Resources"):
         assert name in order
     for protocol in found.values():
         for name, one in protocol["parameters"].items():
@@ -105,16 +108,20 @@ def test_forms_have_labels_with_units_and_help(found) -> None:
 
 def test_every_setting_of_the_engine_is_in_the_form() -> None:
     """But box and pixel, which come from the reference or their own parameters."""
-    names = [row.setting for row in rows.WHAT + rows.RESOLUTION + rows.RECONSTRUCTION]
+    names = [row.setting for row in rows.ROWS]
     assert len(set(names)) == len(names)
     assert set(names) == set(RefineSettings().to_dict()) - {"box", "pixel"}
-    for row in rows.WHAT + rows.RESOLUTION:
-        length = any(part in row.setting for part in ("position", "shift", "defocus", "astigmatism", "resolution"))
-        angle = any(part in row.setting for part in ("rotation", "angle", "cone", "step"))
+    for row in rows.ROWS:
+        length = any(part in row.setting for part in ("position", "shift", "defocus", "astigmatism", "resolution", "radius"))
+        angle = any(part in row.setting for part in ("rotation", "angle", "cone", "step", "tilt_m", "theta"))
         if length and row.setting not in ("search_resolution", "defocus_grid"):  # the latter is a count
             assert "(A)" in row.label, row
         if angle:
             assert "(degrees)" in row.label, row
+
+
+def test_reconstruct_has_every_setting_that_it_can_use() -> None:
+    assert ProtPypCsprReconstruct()._values() == ReconstructSettings().to_dict()
 
 
 def test_the_forms_defaults_are_the_engines() -> None:
@@ -197,7 +204,10 @@ def test_sets_without_a_common_tilt_series_are_refused(tmp_path) -> None:
     ("tasksPerChunk", 0, "Tilt series per chunk"),
     ("iterations", -1, "Iterations"),
     ("symmetry", "Q7", "symmetry"),
-    ("priorShift", -1.0, "prior_shift"),
+    ("priorShift", -1.0, "'Shifts of tilt images: allowed change (A)' -1"),
+    ("priorShift", None, "Shifts of tilt images: allowed change (A): give a value"),
+    ("mapTiltMin", 95.0, "'Tilt angles of the map, from (degrees)' 95 is above 'Tilt angles of the map, to (degrees)' 90"),
+    ("refinementLast", -2, "'Tilt images that refine particles, last (-1: all)' -2"),
     ("padding", 9.0, "padding"),
     ("mapBox", 33, "box 33"),
     ("mapPixel", 2.0, "finer than that of the tilt series, 5 A"),
@@ -296,6 +306,75 @@ def test_half_maps_of_the_reference_are_used_where_particles_have_half_sets(made
     refine.useHalfMaps.set(True)
     (tmp_path / "given2.mrc").unlink()
     assert "half map" in one_error(refine)
+
+
+def test_other_volumes_of_the_same_name_are_converted_anew(refine) -> None:
+    """The steps' arguments are all that Continue looks at."""
+    refine.inputReference.get().setObjId(5)
+    before = refine._inputIds()
+    refine.inputReference.get().setObjId(6)
+    assert refine._inputIds() != before
+    assert refine._inputIds()[:3] == before[:3]
+
+
+def test_landmarks_have_a_size_where_coordinates_have_no_box(refine, made, monkeypatch) -> None:
+    monkeypatch.setattr(refine, "_grid", lambda: {"box": 24, "pixel": 5.0})
+    assert refine._diameter(made.coordinates) == 8 * 10.0
+    made.coordinates._boxSize.set(None)
+    assert refine._diameter(made.coordinates) == 120.0
+
+
+def test_methods_say_how_half_sets_were_refined(refine) -> None:
+    assert "each half-set against its own map" in refine._methods()[0]
+    refine.halfReferences.set(False)
+    assert "both half-sets against the same map" in refine._methods()[0]
+
+
+@pytest.mark.parametrize("count, words", [(1, "after 1 iteration;"), (3, "after 3 iterations;")])
+def test_the_summary_counts_iterations(refine, tmp_path, monkeypatch, count, words) -> None:
+    monkeypatch.setattr(refine, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
+    (tmp_path / "refine").mkdir()
+    summary = {"resolution_0143": 9.0, "iterations": [{}] * (count + 1), "reason": "all are done", "n_particles": 8,
+               "n_projections": 40, "n_series": 2}
+    (tmp_path / "refine" / "summary.json").write_text(json.dumps(summary))
+    assert words in refine._summary()[1]
+
+
+def test_the_filter_has_no_settings_that_do_nothing() -> None:
+    """It is one short job: no chunks, no threads, no memory for projections."""
+    protocol = ProtPypCsprFilter()
+    assert not [name for name in ("tasksPerChunk", "memory", "processes") if hasattr(protocol, name)]
+
+
+def test_a_reconstruction_gets_the_settings_of_its_form(made, tmp_path, monkeypatch) -> None:
+    protocol = with_inputs(ProtPypCsprReconstruct(), made, tmp_path)
+    protocol.mapTiltMin.set(-40.0)
+    protocol.mapParticles.set(0.5)
+    protocol.doseWeighting.set(False)
+    protocol.symmetry.set("C3")
+    seen = {}
+
+    def run(*words, **unused) -> None:
+        parser = argparse.ArgumentParser()
+        reconstruct.add_args(parser)
+        seen["settings"] = settings_of(parser.parse_args([str(word) for word in words[1:]]))
+        (tmp_path / "reconstruct").mkdir()
+        (tmp_path / "reconstruct" / "summary.json").write_text("{}")
+
+    monkeypatch.setattr(protocol, "runEngine", run)
+    monkeypatch.setattr(protocol, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
+    protocol.reconstructStep(protocol._values(), 1)
+    wanted = ReconstructSettings(map_tilt_min=-40.0, map_particles=0.5, dose_weighting=False, symmetry="C3")
+    assert seen["settings"] == wanted
+
+
+def test_a_reconstruction_needs_to_know_its_box(made, tmp_path) -> None:
+    protocol = with_inputs(ProtPypCsprReconstruct(), made, tmp_path)
+    (tmp_path / "sets" / "sub.mrc").unlink()
+    made.particles._firstDim.clear()
+    assert "give a box of the map" in one_error(protocol)
+    protocol.mapBox.set(16)
+    assert protocol._validate() == []
 
 
 def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:

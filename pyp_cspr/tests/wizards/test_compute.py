@@ -200,3 +200,12 @@ def test_the_reference_is_the_given_one_or_that_of_the_particles(tmp_path) -> No
     chained.inputParticles.set(maker)
     chained.inputParticles.setExtended("particles")
     assert compute.find_reference(chained) is maker.average
+
+
+def test_images_and_dose_of_a_tilt_range(protocol) -> None:
+    dataset = compute.read_input(protocol)
+    assert compute.share_between(dataset, -90.0, 90.0) == (8, pytest.approx(1.0))
+    assert compute.share_between(dataset, -40.0, 10.0) == (4, pytest.approx(0.5))  # -30 and 0 degrees of two series
+    assert compute.share_between(dataset, 20.0, 40.0) == (0, 0.0)  # excluded
+    dataset.exposures["dose"][:] = 0.0
+    assert compute.share_between(dataset, -40.0, 10.0) == (4, pytest.approx(0.5))

@@ -92,6 +92,31 @@ def test_the_threshold_parts_the_scores():
     assert not figures.score_histogram([np.nan]).axes[0].patches
 
 
+def test_bars_of_the_thresholds_bin_stand_on_each_other():
+    scores = np.concatenate([np.linspace(10, 30, 200), np.full(40, 19.99), np.full(50, 20.01)])
+    axes = figures.score_histogram(scores, 20.0).axes[0]
+    here = [bar for bar in axes.patches if bar.get_x() <= 20.0 < bar.get_x() + bar.get_width() and bar.get_height()]
+    pale, full = sorted(here, key=lambda bar: bar.get_y())
+    assert (pale.get_alpha(), full.get_alpha()) == (0.35, None)
+    assert pale.get_height() >= 40
+    assert full.get_height() >= 50
+    assert pale.get_y() == 0
+    assert full.get_y() == pale.get_height()
+
+
+@pytest.mark.parametrize("values", [[-8.0, 2.0, 5.0], [90.0, 110.0, 121.0]])  # of pure noise; projections, not scores
+def test_no_value_is_outside_the_histogram(values):
+    assert sum(bar.get_height() for bar in figures.score_histogram(values).axes[0].patches) == 3
+
+
+def test_what_lies_outside_a_tilt_range_is_shaded():
+    left, right = figures.tilt_scheme(make_dataset(), (-70.0, 30.0)).axes
+    assert not figures.tilt_scheme(make_dataset()).axes[0].patches
+    [across], [along] = left.patches, right.patches  # nothing is below
+    assert across.get_extents().transformed(left.transData.inverted()).y0 == pytest.approx(30.0)
+    assert along.get_extents().transformed(right.transData.inverted()).x0 == pytest.approx(30.0)
+
+
 def test_arrows_point_where_particles_went():
     start = make_dataset()
     end, _ = moved(start)
