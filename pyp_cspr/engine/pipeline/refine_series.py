@@ -194,9 +194,10 @@ def refinement_grid(grid: MapGrid, resolution: float) -> MapGrid:
     return MapGrid(grid.box, grid.pixel, grid.padded, radius)
 
 
-def magnified(settings: Dict[str, Any], dataset: Dataset) -> bool:
-    """Whether slices may be taken farther out than the images' coefficients lie."""
-    return bool(settings.get("prior_magnification", 0.0) > 0 or (dataset.exposures["magnification"] != 1).any())
+def magnified(settings: Dict[str, Any], dataset: Dataset, series: Optional[int] = None) -> bool:
+    """Whether slices may be taken farther out than the images' coefficients lie, in one ``series`` or in any."""
+    rows = slice(None) if series is None else dataset.exposures_of(series)
+    return bool(settings.get("prior_magnification", 0.0) > 0 or (dataset.exposures["magnification"][rows] != 1).any())
 
 
 def solve_options(settings: RefineSettings) -> SolveOptions:
@@ -277,7 +278,7 @@ def refine_one(
 ) -> SeriesOutcome:
     """Refine one series of ``dataset`` in place. ``reference_fsc`` and ``opened`` as in ``SeriesModel``."""
     fine = refinement_grid(grid, resolution)
-    if magnified(settings.to_dict(), dataset):
+    if magnified(settings.to_dict(), dataset, series):  # of this series alone: what else is in the chunk must not matter
         reach = int(references[0].radius / (1.0 + LARGEST_MAGNIFICATION))
         fine = MapGrid(fine.box, fine.pixel, fine.padded, min(fine.radius, reach))
     options = solve_options(settings)

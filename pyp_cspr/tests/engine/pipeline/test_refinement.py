@@ -26,6 +26,7 @@ from pyp_cspr.engine.model.task import MapGrid
 from pyp_cspr.engine.pipeline.compare import compare, read_run
 from pyp_cspr.engine.pipeline.iterate import converged, resolution_limit
 from pyp_cspr.engine.pipeline.merge import supported_resolution
+from pyp_cspr.engine.pipeline.refine_series import magnified
 from pyp_cspr.engine.pipeline.store import read_rows
 from pyp_cspr.engine.sample.truth import read_truth
 
@@ -421,3 +422,12 @@ def test_half_maps_without_half_sets_are_refused(sample, tmp_path, capsys):
     assert main(["refine", str(data), "--reference", reference, "--halves", reference, reference, "--out",
                  str(tmp_path / "out")]) == 2
     assert "particles without a half-set" in capsys.readouterr().err
+
+
+def test_a_series_is_refined_as_far_whatever_else_is_in_its_chunk(sample) -> None:
+    """How far slices may reach depends on the magnification of the series' own images."""
+    dataset = read_dataset(str(sample))
+    dataset.exposures["magnification"][dataset.exposures_of(1)] = 1.01
+    assert [magnified({}, dataset, series) for series in range(3)] == [False, True, False]
+    assert magnified({}, dataset)
+    assert magnified({"prior_magnification": 1.0}, dataset, 0)
