@@ -167,9 +167,8 @@ class ProtPypCsprRefine(RefineJobs):
         shown = self._createSet(SetOfLandmarkModels, "landmarks%s.sqlite", "")
         fill_landmarks(shown, self._getExtraPath("landmarks"), series, owner, conversion, result, self._diameter(coordinates))
         self._defineOutputs(**{RefineOutputs.landmarks.name: shown})
-        if hasattr(self, RefineOutputs.ctfs.name):
-            self.deleteOutput(getattr(self, RefineOutputs.ctfs.name))  # of an earlier run, which refined the defocus
-        if to_sets.defocus_moved(conversion, result):
+        # The host keeps an output of an earlier execution whatever this one does, so it must not keep old numbers.
+        if to_sets.defocus_moved(conversion, result) or os.path.exists(self._getPath("ctfs.sqlite")):
             ctfs = self._createSet(SetOfCTFTomoSeries, "ctfs%s.sqlite", "")
             to_sets.fill_ctfs(ctfs, self.inputCTFs.get(), owner, conversion, result)
             self._defineOutputs(**{RefineOutputs.ctfs.name: ctfs})

@@ -5,7 +5,7 @@ python run_queue.py FOLDER mishaps|killed|local
 mishaps: a job for each chunk in the queue; a job is cancelled, another one's data are away for a while, the controller is
 stopped for a minute, a node dies. killed: the protocol's process is killed while its jobs are in the queue and the run is
 continued; then stopped and continued; then its data are away for good, and come back. local: the protocol's process is
-killed while the engine runs on this machine, and the run is continued.
+killed while the engine runs on this machine, and the run is continued; then twice more, with the defocus refined and not.
 """
 
 from __future__ import annotations
@@ -231,6 +231,13 @@ def killed(driver: Driver) -> None:
                   ended=ended, times=[before, driver.manifests()])
 
 
+def read_defocus(ctfs: Any) -> List[List[float]]:
+    """Of all images, in angstrom."""
+    read = [[float(one.getDefocusU()), float(one.getDefocusV())] for series in ctfs.iterItems() for one in series.iterItems()]
+    ctfs.close()  # or the next call sees the file that was replaced
+    return read
+
+
 def local(driver: Driver) -> None:
     driver.start()
     until("an iteration", lambda: driver.run.joinpath("iterations", "000", "summary.json").exists())
@@ -241,7 +248,14 @@ def local(driver: Driver) -> None:
     driver.resume()
     driver.finish()
     same = driver.run.joinpath("iterations", "000", "map.mrc").stat().st_mtime_ns == maps
-    driver.result(left=left, times=[before, driver.manifests()], same=same)
+    times = [before, driver.manifests()]
+    defocus = [read_defocus(driver.protocol.inputCTFs.get())]
+    for prior in (750.0, 0.0):
+        driver.protocol.priorDefocus.set(prior)
+        driver.project.launchProtocol(driver.protocol, wait=True)  # to be continued, still
+        driver.finish()
+        defocus.append(read_defocus(driver.protocol.ctfs))
+    driver.result(left=left, times=times, same=same, defocus=defocus)
 
 
 def main(scenario: str) -> None:

@@ -33,7 +33,7 @@ WINDOW = "1500x900+20+20"
 INPUTS = {"inputParticles": "subTomograms", "inputTiltSeries": "tiltSeries", "inputCTFs": "ctfs",
           "inputReference": "reference"}
 WIZARDS = {"symmetry": ("symmetry", "C3"), "maskDiameter": ("diameter", 200.0), "maskSource": ("mask", 0),
-           "mapBox": ("box", 32), "exposureWeighting": ("weighting", "dose")}
+           "mapBox": ("box", 32), "exposureWeighting": ("weighting", "dose"), "mapTiltMin": ("low", -50)}
 
 
 class Session:
@@ -133,7 +133,8 @@ class Session:
             yield 0.3
             self.keep(form.root, f"refine_form_{tab}")
         self.seen["form"] = {name: str(getattr(form.protocol, name).get()) for name in (
-            "iterations", "resolution", "priorDefocus", "symmetry", "maskDiameter", "mapBox", "exposureWeighting")}
+            "iterations", "resolution", "priorDefocus", "symmetry", "maskDiameter", "mapBox", "exposureWeighting",
+            "mapTiltMin", "mapTiltMax")}
         self.seen["validate"] = list(form.protocol.validate())
 
     def choose(self, parameter: str, output: str) -> Any:

@@ -38,11 +38,13 @@ def session(host, display):
 
 
 def test_wizards_put_their_values_into_the_form(session) -> None:
-    wanted = {"symmetry": "C3", "maskDiameter": "200.0", "mapBox": "32", "exposureWeighting": "dose"}
+    wanted = {"symmetry": "C3", "maskDiameter": "200.0", "mapBox": "32", "exposureWeighting": "dose",
+              "mapTiltMin": "-50.0", "mapTiltMax": "90.0"}
     assert {name: session.form[name] for name in wanted} == wanted
     assert all(drawn for _, drawn in session.wizards.values())
     assert "The reference has it." in session.wizards["symmetry"][0]
     assert "32 voxels of 8 A: 256 A." in session.wizards["mapBox"][0]
+    assert "16 of 18 tilt images of 2 series make the map, with 89 % of the dose." in session.wizards["mapTiltMin"][0]
 
 
 def test_the_form_is_filled_in_and_executed(session) -> None:
@@ -53,7 +55,7 @@ def test_the_form_is_filled_in_and_executed(session) -> None:
     assert {"average", "coordinates", "ctfs", "fscs", "particles", "tiltSeries"} <= set(session.outputs)
     settings = read_json(Path(session.folder) / "extra" / "refine" / "refine.json")["settings"]
     wanted = {"symmetry": "C3", "mask_diameter": 200.0, "box": 32, "exposure_weighting": "dose", "prior_defocus": 500.0,
-              "resolution": [40.0, 30.0]}
+              "map_tilt_min": -50.0, "map_tilt_max": 90.0, "resolution": [40.0, 30.0]}
     assert {name: settings[name] for name in wanted} == wanted
 
 

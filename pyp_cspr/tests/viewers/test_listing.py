@@ -57,8 +57,9 @@ def test_all_wizards_are_listed(found) -> None:
 
     _, wizards, _, offered = found
     assert sorted(wizards) == sorted(pyp_cspr.wizards.__all__)
-    assert offered["ProtPypCsprRefine"] == ["exposureWeighting", "mapBox", "mapPixel", "maskDiameter", "maskSource",
-                                            "resolution", "searchResolution", "symmetry"]
-    assert offered["ProtPypCsprReconstruct"] == ["mapBox", "mapPixel", "maskDiameter", "symmetry"]
+    of_map = ["mapBox", "mapPixel", "mapTiltMax", "mapTiltMin", "maskDiameter"]
+    assert offered["ProtPypCsprRefine"] == ["exposureWeighting", *of_map, "maskSource", "particleRadius", "resolution",
+                                            "searchResolution", "symmetry"]
+    assert offered["ProtPypCsprReconstruct"] == [*of_map, "symmetry"]
     assert offered["ProtPypCsprPostProcess"] == ["maskSource", "resolution"]
     assert offered["ProtPypCsprFilter"] == ["byScore", "distance", "minProjections", "score"]
