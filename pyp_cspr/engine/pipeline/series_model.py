@@ -8,7 +8,6 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core._jit import run_ranges
 from ..core.agreement import agreement
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.ctf_refinement import components_to_form, ctf_equations
@@ -126,8 +125,8 @@ class SeriesModel:
         return Projections(index[0], index[1], centre[used], used)
 
     def _view(self, exposure: int) -> ExposureView:
-        """For one thread: exposures are cut side by side."""
-        return ExposureView(self.dataset, self.series, exposure, self.images, self.crop_grid, self.settings, self.journal, 1)
+        return ExposureView(self.dataset, self.series, exposure, self.images, self.crop_grid, self.settings, self.journal,
+                            self.threads)
 
     def _cut_blocks(self) -> List[NDArray[np.int64]]:
         """Rows of projections that fit the memory together; whole particles."""
@@ -151,17 +150,12 @@ class SeriesModel:
         particles = self.dataset.particles_of(self.series)
         exposures = self.dataset.exposures_of(self.series)
         p, e = self.projections.particle[rows], self.projections.exposure[rows]
-        columns = np.unique(e)
-
-        def cut(first: int, last: int) -> None:
-            for column in columns[first:last]:
-                places = np.flatnonzero(e == column)
-                view = self._view(int(exposures[column]))
-                for start in range(0, len(places), EXTRACT_BATCH):
-                    part = places[start : start + EXTRACT_BATCH]
-                    data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
-
-        run_ranges(cut, len(columns), self.threads, pieces_per_thread=4)
+        for column in np.unique(e):
+            places = np.flatnonzero(e == column)
+            view = self._view(int(exposures[column]))
+            for start in range(0, len(places), EXTRACT_BATCH):
+                part = places[start : start + EXTRACT_BATCH]
+                data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
         return data
 
     def coefficients(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
