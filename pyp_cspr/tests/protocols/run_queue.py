@@ -121,6 +121,18 @@ class Driver:
         path = self.run.parent / f"plan_{iteration:03d}.json"
         return lambda: path.exists() and path.read_text().endswith("}\n")
 
+    def engine(self, name: str) -> Any:
+        """The process that computes a chunk; None where there is none."""
+        import psutil
+
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            words = process.info["cmdline"] or []
+            if "chunk" in words[:-1] and process.info["cwd"] and os.path.samefile(process.info["cwd"], self.project.path):
+                path = Path(words[words.index("chunk") + 1])
+                if f"{int(path.parent.parent.name)} {int(path.stem)}" == name:
+                    return process
+        return None
+
     def manifests(self) -> Dict[str, int]:
         """When each chunk was finished: its results' times."""
         return {str(path.relative_to(self.run)): path.stat().st_mtime_ns
@@ -179,7 +191,8 @@ def mishaps(driver: Driver) -> None:
         assert driver.is_active(), driver.protocol.getErrorMessage()
         time.sleep(2)
     slurm.start_controller()
-    lost = until("a chunk that runs", driver.job("1 0", "RUNNING"))
+    until("a chunk's engine", lambda: driver.engine("1 0")).suspend()  # so that it cannot end before its node does
+    lost = until("its job", driver.job("1 0", "RUNNING"))
     slurm.kill_node(lost.node, lost.number)
     driver.finish()
     driver.result(cancelled=cancelled.number, failed=failed.number, lost=lost.number, log=driver.log())

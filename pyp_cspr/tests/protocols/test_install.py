@@ -89,4 +89,4 @@ def test_every_form_opens(installed, display) -> None:  # noqa: F811
         assert len(form["tabs"]) >= 1
         assert min(form["size"]) > 200
     assert found["forms"]["ProtPypCsprRefine"]["tabs"] == ["Input", "What to refine", "Resolution and iterations",
-                                                         "Reconstruction", "Resources"]
+                                                         "Reconstruction", "Selection", "Resources"]
