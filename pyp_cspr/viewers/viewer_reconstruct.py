@@ -14,6 +14,7 @@ from ..engine.report import figures
 from ..engine.report.sections import ball_diameter, image_section, orientations
 from ..protocols import ProtPypCsprReconstruct
 from .base import Plot, PypCsprViewer
+from .data_folder import DEFOCUS, SCHEME
 from .runs import NotYet, ReconstructionRun, read_curves, read_maps
 
 MAPS = ("map", "sharpened map", "half maps", "mask")
@@ -70,12 +71,7 @@ DATA_PLOTS = (
     Plot("showParticles", "Particles of each tilt series",
          "How many of each half-set.",
          _particles),
-    Plot("showScheme", "Tilt scheme",
-         "Tilt angles in the order of acquisition, and the dose before each image.",
-         lambda run, chosen: figures.tilt_scheme(run.dataset())),
-    Plot("showDefocus", "Defocus",
-         "At the specimen's centre; particles have their own by their depth. Bars: astigmatism.",
-         lambda run, chosen: figures.defocus_by_tilt(run.dataset())),
+    SCHEME, DEFOCUS,
 )
 
 
