@@ -45,16 +45,11 @@ def host(tmp_path_factory):
 
 @pytest.fixture
 def slurm():
-    """A SLURM of its own, in a folder with a short name: sockets are in it."""
-    from .slurm import Slurm
+    """A SLURM of its own."""
+    from .slurm import running
 
-    made = Slurm(Path(tempfile.mkdtemp(prefix="slurm-")))
-    try:
-        made.start()
+    with running() as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(made.folder, ignore_errors=True)
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -8,9 +8,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 NODES = ("n1", "n2")
@@ -202,3 +204,16 @@ class Slurm:
             except (ProcessLookupError, ValueError):
                 pass
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def running() -> Iterator[Slurm]:
+    """A SLURM of two nodes while the block lasts, in a folder with a short name: sockets are in it."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    made = Slurm(folder)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import mrcfile
@@ -22,7 +21,7 @@ from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.pipeline import pyp_run
 from pyp_cspr.engine.pipeline.pyp_run import choose_executor
 from pyp_cspr.tests.engine.pyp_writer import write_project
-from pyp_cspr.tests.protocols.slurm import Slurm, installed
+from pyp_cspr.tests.protocols.slurm import installed, running
 
 ROOT = str(Path(__file__).parents[4])
 SAMPLE = ["--series", "3", "--particles", "8", "--tilts", "7", "--box", "32", "--pixel", "8", "--seed", "3",
@@ -39,14 +38,8 @@ needs_slurm = pytest.mark.skipif(not installed(), reason="SLURM is not installed
 @pytest.fixture(scope="module")
 def slurm():
     pytest.importorskip("submitit", reason="submitit is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: sockets are in it
-    made = Slurm(folder)
-    try:
-        made.start()
+    with running() as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.pipeline.executors import LocalExecutor, Resources, SlurmSettings, make_executor, minutes
 from pyp_cspr.engine.pipeline.plan import plan_run
 from pyp_cspr.engine.pipeline.store import RunStore
-from pyp_cspr.tests.protocols.slurm import Slurm, installed
+from pyp_cspr.tests.protocols.slurm import Slurm, installed, running
 
 COMMAND = [sys.executable, "-m", "pyp_cspr.engine.cli"]
 QUICK = ["--symmetry", "C3", "--no-report", "--threads", "1"]
@@ -32,16 +31,9 @@ needs_slurm = pytest.mark.skipif(not installed(), reason="SLURM is not installed
 
 @pytest.fixture(scope="module")
 def slurm():
-    """Two nodes, in a folder with a short name: sockets are in it."""
     pytest.importorskip("submitit", reason="submitit is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    made = Slurm(folder)
-    try:
-        made.start()
+    with running() as made:
         yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
