@@ -5,12 +5,14 @@ Both sources answer one call: these particles, in this exposure, at these positi
 
 from __future__ import annotations
 
+import threading
 from typing import Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.geometry import project
+from ..core.images import cut_crops, robust_statistics
 from ..errors import InputError
 from ..model.tables import Dataset
 from .mrc import MrcStack, open_stack
@@ -19,10 +21,6 @@ Placed = Tuple[NDArray[np.float64], NDArray[np.float32]]
 Crops = Tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]
 
 PIXEL_TOLERANCE = 0.01  # relative: pixel sizes further apart contradict each other
-BLOCK_PIXELS = 32_768  # of a statistics block: float64, it stays in the processor's cache
-OUTLIER = 8.0  # standard deviations: X-rays and hot pixels, beyond what 10^8 pixels of noise reach
-MOST_OUTLIERS = 1e-4  # of the pixels
-CLIP_ROUNDS = 4
 
 
 class SeriesImages:
@@ -36,6 +34,11 @@ class SeriesImages:
         self.pixel = pixel
         self.box = box
         self.bytes_read = 0
+        self._lock = threading.Lock()
+
+    def _count(self, size: int) -> None:
+        with self._lock:  # exposures are read by several threads
+            self.bytes_read += size
 
     def crops(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Crops:
         """``(images (B, box, box) float32, centre (B, 2) float64, inside (B,) float32)``; particles are white.
@@ -91,15 +94,9 @@ class RawImages(SeriesImages):
         if not np.isfinite(positions).all():
             raise ValueError("positions of particles must be finite")
         mean, deviation = self.statistics(exposure_row)
-        factor = np.float32(self.contrast / deviation)
         mapped, image = self._images[exposure_row]
-        source = np.asarray(mapped.data[image])  # a plain view of the map: slices of it cost less
         low, begin, end = self._frames(positions, box)
-        crops = np.zeros((len(positions), box, box), np.float32)
-        for crop, (x, y), (x0, y0), (x1, y1) in zip(crops, low.tolist(), begin.tolist(), end.tolist()):
-            part = crop[y0 - y : y1 - y, x0 - x : x1 - x]
-            np.subtract(source[y0:y1, x0:x1], mean, out=part, casting="unsafe", dtype=np.float64)
-            part *= factor
+        crops = cut_crops(np.asarray(mapped.data[image]), low, begin, end, box, mean, self.contrast / deviation)
         return (crops, *self.place(exposure_row, particle_rows, positions, box))
 
     def place(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Placed:
@@ -119,8 +116,8 @@ class RawImages(SeriesImages):
         if exposure_row not in self._statistics:
             mapped, image = self._images[exposure_row]
             source = np.asarray(mapped.data[image])  # a plain view of the map: slices of it cost less
-            self.bytes_read += source.nbytes
-            mean, deviation = _robust_statistics(source)
+            self._count(source.nbytes)
+            mean, deviation = robust_statistics(source)
             if not (np.isfinite(mean) and np.isfinite(deviation)):
                 raise InputError(f"{mapped.path}: image {image + 1} has pixels that are not numbers; exclude that view")
             if deviation <= 1e-12 * max(abs(mean), 1e-30):
@@ -185,7 +182,7 @@ class StackImages(SeriesImages):
         image = np.fromfile(stack.path, stack.dtype, count, offset=stack.offset + index * count * stack.dtype.itemsize)
         if len(image) != count:
             raise InputError(f"{stack.path}: ends before image {index + 1}; it has changed, start again")
-        self.bytes_read += image.nbytes
+        self._count(image.nbytes)
         return image.reshape(self.box, self.box)
 
     def _open(self, row: int) -> _OnDisk:
@@ -249,47 +246,3 @@ def check_pixel(stack: MrcStack, pixel: float, what: str) -> None:
     """Raise InputError where a header's pixel size contradicts the star's. Headers often say 0 or 1 for "not set"."""
     if stack.pixel not in (0.0, 1.0) and abs(stack.pixel - pixel) > PIXEL_TOLERANCE * pixel:
         raise InputError(f"{stack.path}: pixel size {stack.pixel:g} A in its header, {pixel:g} A for {what}; mend one")
-
-
-def _robust_statistics(image: NDArray) -> Tuple[float, float]:
-    """Mean and standard deviation, summed in float64 block by block, without the few pixels beyond OUTLIER deviations.
-
-    Where more than MOST_OUTLIERS of the pixels are beyond, they are the image (bright particles on an empty background, say)
-    and all are kept.
-    """
-    mean, deviation, _, least, largest = _moments(image, -np.inf, np.inf)
-    allowed = max(2, int(MOST_OUTLIERS * image.size))
-    for _ in range(CLIP_ROUNDS):
-        low, high = mean - OUTLIER * deviation, mean + OUTLIER * deviation
-        if not np.isfinite(mean) or (least >= low and largest <= high):
-            break
-        clipped = _moments(image, low, high)
-        if image.size - clipped[2] > allowed:
-            break
-        mean, deviation, _, least, largest = clipped
-    return mean, deviation
-
-
-def _moments(image: NDArray, low: float, high: float) -> Tuple[float, float, int, float, float]:
-    """(mean, standard deviation, count of the pixels from ``low`` to ``high``; least, largest of them)."""
-    rows = max(1, BLOCK_PIXELS // image.shape[1])
-    start = float(np.mean(image[:rows], dtype=np.float64))  # sums about it lose no digits
-    if not np.isfinite(start):
-        start = 0.0
-    clip = np.isfinite(low)
-    count, total, square, least, largest = 0, 0.0, 0.0, np.inf, -np.inf
-    for row in range(0, image.shape[0], rows):
-        block = image[row : row + rows].astype(np.float64)
-        if clip:
-            block = block[(block >= low) & (block <= high)]
-            if not len(block):
-                continue
-        least, largest = min(least, float(block.min())), max(largest, float(block.max()))
-        block -= start
-        count += block.size
-        total += float(block.sum())
-        square += float(np.vdot(block, block))
-    if not count:
-        return float("nan"), float("nan"), 0, least, largest
-    mean = total / count
-    return start + mean, float(np.sqrt(max(square / count - mean * mean, 0.0))), count, least, largest

@@ -8,6 +8,7 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core._jit import run_ranges
 from ..core.agreement import agreement
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.ctf_refinement import components_to_form, ctf_equations
@@ -117,16 +118,15 @@ class SeriesModel:
         for column, exposure in enumerate(self.dataset.exposures_of(self.series)):
             rows = np.flatnonzero(used[:, column])
             if len(rows):
-                placed, good = self._view(int(exposure)).place(particles[rows], self._cut_at[rows, column])
+                placed, good = self._view(int(exposure), self.journal, 1).place(particles[rows], self._cut_at[rows, column])
                 centre[rows, column] = placed
                 used[rows[~good], column] = False
                 self.journal.n_outside += int((~good).sum())
         index = np.nonzero(used)
         return Projections(index[0], index[1], centre[used], used)
 
-    def _view(self, exposure: int) -> ExposureView:
-        return ExposureView(self.dataset, self.series, exposure, self.images, self.crop_grid, self.settings, self.journal,
-                            self.threads)
+    def _view(self, exposure: int, journal: ChunkJournal, threads: int) -> ExposureView:
+        return ExposureView(self.dataset, self.series, exposure, self.images, self.crop_grid, self.settings, journal, threads)
 
     def _cut_blocks(self) -> List[NDArray[np.int64]]:
         """Rows of projections that fit the memory together; whole particles."""
@@ -150,12 +150,23 @@ class SeriesModel:
         particles = self.dataset.particles_of(self.series)
         exposures = self.dataset.exposures_of(self.series)
         p, e = self.projections.particle[rows], self.projections.exposure[rows]
-        for column in np.unique(e):
-            places = np.flatnonzero(e == column)
-            view = self._view(int(exposures[column]))
-            for start in range(0, len(places), EXTRACT_BATCH):
-                part = places[start : start + EXTRACT_BATCH]
-                data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
+        columns = np.unique(e)
+        journals: List[ChunkJournal] = []
+
+        def work(first: int, last: int) -> None:
+            journal = ChunkJournal()
+            for column in columns[first:last]:
+                places = np.flatnonzero(e == column)
+                view = self._view(int(exposures[column]), journal, threads=1)
+                for start in range(0, len(places), EXTRACT_BATCH):
+                    part = places[start : start + EXTRACT_BATCH]
+                    data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
+            journals.append(journal)
+
+        run_ranges(work, len(columns), self.threads, pieces_per_thread=4)
+        for journal in journals:
+            for name, seconds in journal.seconds.items():
+                self.journal.seconds[name] = self.journal.seconds.get(name, 0.0) + seconds / self.threads
         return data
 
     def coefficients(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
