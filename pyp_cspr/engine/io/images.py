@@ -97,6 +97,7 @@ class RawImages(SeriesImages):
         mapped, image = self._images[exposure_row]
         low, begin, end = self._frames(positions, box)
         crops = cut_crops(np.asarray(mapped.data[image]), low, begin, end, box, mean, self.contrast / deviation)
+        mapped.release(image)  # a series' images are larger than all that is kept of them
         return (crops, *self.place(exposure_row, particle_rows, positions, box))
 
     def place(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Placed:

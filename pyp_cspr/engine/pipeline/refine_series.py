@@ -21,7 +21,7 @@ from ..model.settings import RefineSettings
 from ..model.tables import LARGEST_MAGNIFICATION, Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import Spectra
-from ..refine.parameters import MODES, SeriesGeometry
+from ..refine.parameters import EXPOSURE_MODES, MODES, PARTICLE_MODES, Layout, SeriesGeometry
 from ..refine.search import SearchSettings, search_exposure_shifts, search_rotations, search_translations
 from ..refine.solve import Solution, SolveOptions, solve_series
 from .extract import CropGrid
@@ -196,6 +196,12 @@ def solve_options(settings: RefineSettings) -> SolveOptions:
     return SolveOptions(free=free, sigmas={mode: sigmas[mode] for mode in free}, tolerances=bounds, huber=settings.huber)
 
 
+def equations_memory(geometry: SeriesGeometry, options: SolveOptions) -> int:
+    """Bytes that the solver holds at most: local equations, and what couples particles and exposures, three of each."""
+    particles, exposures = (Layout.of(modes, options.free, geometry) for modes in (PARTICLE_MODES, EXPOSURE_MODES))
+    return 3 * 8 * len(geometry.poses) * len(geometry.tilts) * (particles.local**2 + particles.size * exposures.size)
+
+
 @dataclass(frozen=True)
 class ExposureWeights:
     """Amplitude relative to the prior, and noise, of a series' exposures; shells of ``field`` angstrom."""
@@ -274,9 +280,14 @@ def refine_one(
     if dataset.series["premultiplied"][series] and names:
         raise InputError(f"series {dataset.series['name'][series]}: its images are multiplied by their CTF, which is then "
                          f"fixed; set {names} to 0")
-    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc, opened)
     start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0,
                         settings.defocus_grid if settings.prior_regional_defocus > 0 else 0)
+    memory -= equations_memory(start, options)
+    if memory <= 0:
+        name, need = dataset.series["name"][series], equations_memory(start, options) / 2**30
+        raise InputError(f"series {name}: its equations alone take {need:.2f} GB; give more --memory, or a smaller "
+                         "deformation_grid or defocus_grid")
+    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc, opened)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)
     begin = time.perf_counter()

@@ -304,12 +304,13 @@ def _descend_jointly(
         report.cost.append(trial_cost)
         report.projections += len(local.power)
         gained = cost - trial_cost
-        refused = not gained > 0
+        # Little for the series may be much for one exposure, so the last stage takes its last step; rounding must not decide.
+        refused = not gained > (-enough if ending else 0.0)
         if not refused:
             geometry, local = trial, trial_local
             weights = robust_weights(local, options.huber)
             cost = problem.cost(geometry, local, weights)
-        if ending:  # little for the series may be much for one exposure, so the last stage takes its last step
+        if ending:
             report.reason = "converged"
             break
         if refused:
