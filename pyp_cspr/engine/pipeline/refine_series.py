@@ -163,7 +163,7 @@ def _search_rotations(
             trial.positions[found] += candidates.displacements[found, k]
             there |= found
     model.measure(trials[0][0])
-    particle_only = replace(options, free=("rotation", "position"))
+    particle_only = replace(options, free=("rotation", "position") if "position" in options.free else ("rotation",))
     used, evaluate = model.projections.used, evaluator(model, len(model.band), particle_only)
     best_cost, best = np.full(len(geometry.poses), np.inf), geometry.copy()
     for trial, there in trials:
