@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._jit import run_ranges
 from .band import Band
 
-LEVEL_STEP = 0.25  # Fourier pixels between the values of ``level_curve``
+COMMON_STEP = 0.25  # Fourier pixels between the values of ``common_weight``
 
 def dose_amplitude(k: ArrayLike, dose_before: ArrayLike, dose: ArrayLike, voltage: float) -> NDArray[np.float64]:
     """Signal amplitude left at the middle of an exposure: exp(-(dose_before + dose / 2) / (2 Nc(k))).
@@ -40,10 +40,10 @@ def score_weight(k: ArrayLike, score: float, fraction: float = 4.0, transition: 
     return np.exp(-transition * (1.0 - score**fraction) ** 4 * np.exp(7.62 * np.asarray(k, dtype=np.float64)))
 
 
-def level_curve(
+def common_weight(
     field: float, radius: float, defocus: ArrayLike, phase: ArrayLike, wavelength: ArrayLike, cs: ArrayLike, number: ArrayLike
 ) -> NDArray[np.float64]:
-    """Factor g(k) of all D and W of a run, at every ``LEVEL_STEP`` of a Fourier pixel of ``field`` angstrom, past ``radius``.
+    """Factor g(k) of all D and W of a run, at every ``COMMON_STEP`` of a Fourier pixel of ``field`` angstrom, past ``radius``.
 
     In num / den a factor that all images share cancels, but for this: a voxel's value is the mean over all samples within a
     voxel of it, so where weights rise or fall steeply it is that of the heavier side. Below the CTF's first extremum C^2 grows
@@ -54,7 +54,7 @@ def level_curve(
     Of each exposure (E,): mean ``defocus`` in angstrom, ``phase`` in radians (``ctf.phase_offset``), ``wavelength`` in angstrom
     and the ``number`` of its projections; ``cs`` (E,) in mm.
     """
-    pixels = np.arange(0.0, radius + 2.0, LEVEL_STEP)
+    pixels = np.arange(0.0, radius + 2.0, COMMON_STEP)
     weight = np.asarray(number, dtype=np.float64)
     if not weight.sum() > 0:
         return np.ones(len(pixels))
@@ -62,8 +62,8 @@ def level_curve(
     k2 = (pixels / field) ** 2
     chi = np.pi * lam * mean * k2 - 0.5 * np.pi * lam**3 * aberration * 1e7 * k2**2 + np.asarray(phase, np.float64)[:, None]
     square = weight @ np.sin(chi) ** 2 / weight.sum()
-    reach = int(round(1.0 / LEVEL_STEP))
-    kernel = 1.0 - np.abs(np.arange(-reach, reach + 1)) * LEVEL_STEP  # what trilinear insertion spreads a sample over
+    reach = int(round(1.0 / COMMON_STEP))
+    kernel = 1.0 - np.abs(np.arange(-reach, reach + 1)) * COMMON_STEP  # what trilinear insertion spreads a sample over
     for _ in range(2):
         square = np.convolve(np.pad(square, reach, mode="edge"), kernel / kernel.sum(), "valid")
     factor: NDArray[np.float64] = square.max() / np.maximum(square, 0.003 * square.max())
@@ -108,14 +108,14 @@ def weigh(
     premultiplied: bool = False,
     threads: int = 1,
     which: Optional[ArrayLike] = None,
-    level: ArrayLike = 1.0,
+    common: ArrayLike = 1.0,
 ) -> NDArray[np.float32]:
     """Turn X into D in place and return W, ``(B, len(band))``.
 
     ``coefficients`` (B, len(band)) X, or C X where ``premultiplied``; ``residual`` ``(B, 2)`` r in angstrom; ``amplitude`` a
     and ``power`` s^2 by shell, each ``(n_shells,)`` or ``(T, n_shells)`` with n_shells > the band's last shell; ``which`` (B,)
-    says which of the T tables is each image's (default: the only one, or one each); ``level`` (n,) multiplies D and W (see
-    ``level_curve``). The others as in ``ctf_values``. Raises ValueError for shapes that do not fit and for
+    says which of the T tables is each image's (default: the only one, or one each); ``common`` (n,) multiplies D and W (see
+    ``common_weight``). The others as in ``ctf_values``. Raises ValueError for shapes that do not fit and for
     noise power that is not above 0.
     """
     from . import weighting_kernels as kernels
@@ -142,8 +142,8 @@ def weigh(
         raise ValueError("the noise power must be above 0 in every shell")
     shells = band.shell.astype(np.intp)
     signal, noise = signal[:, shells], noise[:, shells]
-    to_data = np.ascontiguousarray(level * signal / noise, dtype=np.float32)
-    to_weight = np.ascontiguousarray(level * signal**2 / noise, dtype=np.float32)
+    to_data = np.ascontiguousarray(common * signal / noise, dtype=np.float32)
+    to_weight = np.ascontiguousarray(common * signal**2 / noise, dtype=np.float32)
     kx, ky = frequencies(band, field)
     weight = np.empty(coefficients.shape, np.float32)
     data = coefficients.view(np.float32)

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Tuple
 from ..errors import CsprError
 
 TASK_VERSION = 2
-_TUPLES = ("series", "references", "reference_fsc", "level")
+_TUPLES = ("series", "references", "reference_fsc", "common_weight")
 
 
 def content_hash(values: Any) -> str:
@@ -53,7 +53,7 @@ class ChunkTask:
     references: Tuple[str, ...] = ()  # hashes of reference1.mrc (and reference2.mrc) beside the run's plan
     reference_fsc: Tuple[float, ...] = ()  # signal over power of references made of these data, by shell of the map
     scores: Dict[str, float] = field(default_factory=dict)  # of the whole data set before the task: least, most, mean
-    level: Tuple[float, ...] = ()  # of the whole data set: what all weights are multiplied with (core.weighting.level_curve)
+    common_weight: Tuple[float, ...] = ()  # of the whole data set, see core.weighting.common_weight
     version: int = TASK_VERSION
 
     @property

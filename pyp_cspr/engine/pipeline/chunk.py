@@ -118,7 +118,7 @@ def _insert_series(
 ) -> None:
     """Insert every projection of a series that makes the map, exposure by exposure, so that each image is read once."""
     crop_grid = CropGrid(source_pixel(dataset, series), task.grid)
-    level = crop_grid.level(task.level, task.grid)
+    common = crop_grid.common_weight(task.common_weight, task.grid)
     batch = crop_grid.batch(memory, threads)
     particles = dataset.particles_of(series)
     used = projections_of_map(dataset, series, settings, choice)
@@ -128,7 +128,7 @@ def _insert_series(
         if not len(rows):
             continue
         view = ExposureView(dataset, series, int(exposure), images, crop_grid, settings, journal, threads)
-        view.level = level
+        view.common = common
         if weights is not None:
             view.amplitude, view.power = weights.of(column, view.prior, crop_grid)
         for start in range(0, len(rows), batch):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..core.band import Band, make_band
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.fourier import crops_to_coefficients
-from ..core.weighting import LEVEL_STEP, dose_amplitude, weigh
+from ..core.weighting import COMMON_STEP, dose_amplitude, weigh
 from ..io.images import SeriesImages
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
@@ -47,12 +47,12 @@ class CropGrid:
         parts = {name: getattr(band, name)[inside] for name in ("kx", "ky", "shell", "offset", "sign")}
         return inside, replace(band, radius=radius, **parts)
 
-    def level(self, curve: Sequence[float], grid: MapGrid) -> ArrayLike:
-        """Factor of each coefficient of the band (n,) from the run's ``core.weighting.level_curve``; 1 where there is none."""
+    def common_weight(self, curve: Sequence[float], grid: MapGrid) -> ArrayLike:
+        """Factor of each coefficient of the band (n,) from the run's ``core.weighting.common_weight``; 1 where there is none."""
         if not len(curve):
             return 1.0
         pixels = np.hypot(self.band.kx, self.band.ky.astype(float)) * (grid.field / self.field)
-        return np.interp(pixels, np.arange(len(curve)) * LEVEL_STEP, curve)
+        return np.interp(pixels, np.arange(len(curve)) * COMMON_STEP, curve)
 
     def batch(self, memory: int, threads: int) -> int:
         """How many projections fit ``memory`` bytes while they are cut, transformed, weighted and inserted."""
@@ -100,7 +100,7 @@ class ExposureView:
         self.prior = scale * dose_amplitude(shells / crop_grid.field, *dose)
         self.amplitude = self.prior if settings.dose_weighting else np.full(len(shells), scale)
         self.power = np.ones(len(shells))
-        self.level: ArrayLike = 1.0  # see core.weighting.level_curve
+        self.common: ArrayLike = 1.0  # see core.weighting.common_weight
         self.scale = crop_grid.scale * float(exposures["magnification"][exposure])  # slices are taken at this times k
 
     def _defocus(self, changes: NDArray) -> NDArray:
@@ -143,7 +143,7 @@ class ExposureView:
             weight = weigh(
                 coefficients, self.grid.band, self.grid.field, residual, self._defocus(changes), self._phases(len(changes)),
                 self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied,
-                self.threads, level=self.level,
+                self.threads, common=self.common,
             )
         return coefficients, weight, inside
 

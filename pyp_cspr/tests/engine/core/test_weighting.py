@@ -9,7 +9,7 @@ import pytest
 
 from pyp_cspr.engine.core.band import Band, make_band
 from pyp_cspr.engine.core.ctf import ctf, defocus_form, phase_offset, wavelength
-from pyp_cspr.engine.core.weighting import LEVEL_STEP, ctf_values, dose_amplitude, level_curve, weigh
+from pyp_cspr.engine.core.weighting import COMMON_STEP, common_weight, ctf_values, dose_amplitude, weigh
 from pyp_cspr.tests.naive import weighting as naive
 
 BOX, PIXEL = 16, 2.0
@@ -127,12 +127,12 @@ def test_dose_filter_broadcasts_and_spares_zero_frequency() -> None:
     assert (values[1, 1:] < values[0, 1:]).all()
 
 
-def test_level_makes_the_mean_weight_even() -> None:
+def test_common_weight_makes_the_mean_weight_even() -> None:
     """g times the mean C^2 grows like k below the first extremum and is nearly flat behind it."""
     field, lam = 256.0, wavelength(300.0)
     defocus, number = np.linspace(20000.0, 40000.0, 41), np.full(41, 100)
-    curve = level_curve(field, 60.0, defocus, np.full(41, 0.07), np.full(41, lam), np.full(41, 2.7), number)
-    pixels = np.arange(len(curve)) * LEVEL_STEP
+    curve = common_weight(field, 60.0, defocus, np.full(41, 0.07), np.full(41, lam), np.full(41, 2.7), number)
+    pixels = np.arange(len(curve)) * COMMON_STEP
     chi = np.pi * lam * defocus[:, None] * (pixels / field) ** 2 - 0.5 * np.pi * lam**3 * 2.7e7 * (pixels / field) ** 4 + 0.07
     mean = (np.sin(chi) ** 2).mean(axis=0)
     before, after = (pixels > 3) & (pixels < 6), (pixels > 8) & (pixels < 60)
@@ -143,22 +143,22 @@ def test_level_makes_the_mean_weight_even() -> None:
     assert np.polyfit(np.log(pixels[before]), np.log(mean[before]), 1)[0] > 2.5
 
 
-def test_level_counts_projections_and_leaves_even_weights_alone() -> None:
+def test_common_weight_counts_projections_and_leaves_even_weights_alone() -> None:
     lam = np.full(2, wavelength(300.0))
-    two = level_curve(256.0, 30.0, [20000.0, 40000.0], [0.07, 0.07], lam, [2.7, 2.7], [50, 0])
-    one = level_curve(256.0, 30.0, [20000.0], [0.07], lam[:1], [2.7], [50])
+    two = common_weight(256.0, 30.0, [20000.0, 40000.0], [0.07, 0.07], lam, [2.7, 2.7], [50, 0])
+    one = common_weight(256.0, 30.0, [20000.0], [0.07], lam[:1], [2.7], [50])
     np.testing.assert_allclose(two, one)
-    assert np.abs(level_curve(256.0, 30.0, [0.0], [0.5 * np.pi], lam[:1], [0.0], [1]) - 1).max() < 1e-12  # no CTF to speak of
-    assert (level_curve(256.0, 30.0, [20000.0], [0.07], lam[:1], [2.7], [0]) == 1).all()
+    assert np.abs(common_weight(256.0, 30.0, [0.0], [0.5 * np.pi], lam[:1], [0.0], [1]) - 1).max() < 1e-12  # no CTF to speak of
+    assert (common_weight(256.0, 30.0, [20000.0], [0.07], lam[:1], [2.7], [0]) == 1).all()
 
 
-def test_level_multiplies_data_and_weight(random: np.random.Generator) -> None:
+def test_common_weight_multiplies_data_and_weight(random: np.random.Generator) -> None:
     band, data, amplitude, power = _problem(random)
     form, level = defocus_form(*DEFOCUS.T), random.uniform(0.5, 2.0, len(band))
     results = []
     for factor in (1.0, level):
         changed = data.copy()
-        weight = weigh(changed, band, 128.0, np.zeros((3, 2)), form, np.zeros(3), 0.02, 2.7, amplitude, power, level=factor)
+        weight = weigh(changed, band, 128.0, np.zeros((3, 2)), form, np.zeros(3), 0.02, 2.7, amplitude, power, common=factor)
         results.append((changed, weight))
     np.testing.assert_allclose(results[1][0], results[0][0] * level, rtol=1e-5)
     np.testing.assert_allclose(results[1][1], results[0][1] * level, rtol=1e-5)
