@@ -48,7 +48,7 @@ class CropGrid:
         return inside, replace(band, radius=radius, **parts)
 
     def common_weight(self, curve: Sequence[float], grid: MapGrid) -> ArrayLike:
-        """Factor of each coefficient of the band (n,) from the run's ``core.weighting.common_weight``; 1 where there is none."""
+        """Factor of each coefficient of the band (n,) by the run's ``core.weighting.common_weight``; 1 where there is none."""
         if not len(curve):
             return 1.0
         pixels = np.hypot(self.band.kx, self.band.ky.astype(float)) * (grid.field / self.field)
