@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import shutil
 import subprocess
 
 import pytest
 
-from pyp_cspr.tests.protocols.conftest import host, pytest_ignore_collect  # noqa: F401 - a fixture and a hook
+from pyp_cspr.tests.protocols.conftest import host, pytest_pycollect_makemodule  # noqa: F401 - a fixture and a hook
 
 SCREEN = "1600x1000x24"
 
@@ -30,6 +31,8 @@ def display():
                               pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(writer)
     with os.fdopen(reader) as stream:
+        if not select.select([stream], [], [], 30)[0]:
+            server.kill()
         number = stream.readline().strip()  # empty where the server did not start
     if not number:
         server.wait(10)
