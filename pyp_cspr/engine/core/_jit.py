@@ -97,16 +97,15 @@ def run_ranges(call: Callable[[int, int], Any], count: int, threads: int = 1, pi
         job.result()
 
 
-def set_threads(threads: int) -> int:
-    """Limit the threads of BLAS and its like to ``threads``, at most the cores there are; returns the number in force.
+def one_thread_for_libraries() -> None:
+    """Keep BLAS and its like to one thread, for the rest of the process.
 
-    The kernels take their own ``threads`` argument; this keeps the libraries below them from adding theirs.
+    Its matrices are small here, and after each call its threads spin for a while on the cores that the kernels' threads need:
+    with them a series on two threads was slower than on one.
     """
     from threadpoolctl import threadpool_limits
 
-    threads = max(1, min(int(threads), available_threads()))
-    threadpool_limits(threads)
-    return threads
+    threadpool_limits(1)
 
 
 def warm_up() -> None:

@@ -27,6 +27,8 @@ def crops_to_coefficients(
 
     Raises ValueError where the images are not of the band's box.
     """
+    from .fourier_kernels import pick
+
     images = np.asarray(images, dtype=np.float32)
     if images.ndim != 3 or images.shape[1:] != (band.box, band.box):
         raise ValueError(f"images have the shape {images.shape}, want (B, {band.box}, {band.box})")
@@ -47,9 +49,7 @@ def crops_to_coefficients(
             else:
                 rows = scipy.fft.rfft(images[first:last], workers=1)[:, :, :columns]
                 whole = scipy.fft.fft(np.ascontiguousarray(rows), axis=1, overwrite_x=True, workers=1)
-            for image, out in zip(whole, result[first:last]):
-                np.take(image.reshape(-1), offset, out=out, mode="clip")
-            result[first:last] *= sign
+            pick(result[first:last], whole.reshape(last - first, -1), offset, sign)
 
     run_ranges(transform, len(images), threads)
     return result

@@ -50,6 +50,6 @@ def cut(crops, source, low, begin, end, mean, factor):
                 continue
             crops[b, y, :x0] = 0.0
             crops[b, y, x1:] = 0.0
-            line, shift = source[y + low[b, 1]], low[b, 0]
-            for x in range(x0, x1):
-                crops[b, y, x] = np.float32(line[x + shift] - mean) * factor
+            inside, line = crops[b, y, x0:x1], source[y + low[b, 1], begin[b, 0] : end[b, 0]]
+            for x in range(inside.size):
+                inside[x] = np.float32(np.float64(line[x]) - mean) * factor

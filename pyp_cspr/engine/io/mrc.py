@@ -7,6 +7,7 @@ file must be refused before anything is computed from it.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import tempfile
 import warnings
@@ -49,6 +50,16 @@ class MrcStack:
         if not 0 <= index < self.n:
             raise InputError(f"{self.path}: image {index + 1} of a stack of {self.n}; check the star files against the stack")
         return self.data[index]
+
+    def release(self, index: int) -> None:
+        """Give the memory of an image's pages back; they are read again when they are wanted."""
+        mapping: Any = getattr(self.data, "_mmap", None)
+        if not hasattr(mapping, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        size = self.data[index].nbytes
+        first = int(self.data.offset) % mmap.ALLOCATIONGRANULARITY + index * size  # type: ignore[attr-defined]
+        start = first - first % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_DONTNEED, start, first + size - start)
 
 
 def open_stack(path: PathLike) -> MrcStack:

@@ -12,7 +12,7 @@ from pyp_cspr.tests.blobs import asymmetric_blobs
 
 def power(volume):
     spectrum = shells.transform(volume)
-    return shells.shell_sums(len(volume), [(spectrum, spectrum)])[0] / shells.shell_counts(len(volume))
+    return np.divide(*shells.shell_sums(len(volume), spectrum, spectrum)[[0, 3]])
 
 
 def test_low_pass_keeps_what_is_coarser_and_removes_what_is_finer(random):

@@ -44,9 +44,12 @@ def test_error_in_a_thread_is_raised() -> None:
         _jit.run_ranges(call, 8, 2)
 
 
-def test_threads_are_limited_to_the_cores() -> None:
-    assert _jit.set_threads(10_000) == _jit.available_threads()
-    assert _jit.set_threads(0) == 1
+def test_libraries_keep_to_one_thread() -> None:
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_info
+
+    _jit.one_thread_for_libraries()
+    assert {library["num_threads"] for library in threadpool_info()} == {1}
 
 
 def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
