@@ -31,10 +31,10 @@ def display():
                               pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(writer)
     with os.fdopen(reader) as stream:
-        if not select.select([stream], [], [], 30)[0]:
-            server.kill()
-        number = stream.readline().strip()  # empty where the server did not start
+        said = select.select([stream], [], [], 30)[0]
+        number = stream.readline().strip() if said else ""  # empty where the server did not start
     if not number:
+        server.kill()
         server.wait(10)
         pytest.skip(f"Xvfb did not start (exit code {server.returncode})")
     yield f":{number}"
