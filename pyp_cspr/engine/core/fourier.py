@@ -108,26 +108,6 @@ def volume_to_half(
     return half
 
 
-def half_to_volume(half: NDArray, padded: int, box: int, threads: int = 1) -> NDArray[np.float32]:
-    """The inverse: map (box, box, box) of a half cube on a grid of ``padded``, cropped about the centre.
-
-    Frequencies at and above padded / 2 are left out. ``half`` must be complete: its plane x = 0 its own Friedel mate.
-    """
-    extent = half.shape[2] - 1
-    if half.shape != (2 * extent + 1, 2 * extent + 1, extent + 1) or padded % 2 or padded < box:
-        raise ValueError(f"half cube {half.shape} and padded size {padded} do not fit a box of {box}")
-    reach = min(extent, padded // 2 - 1)
-    inside = slice(extent - reach, extent + reach + 1)
-    part = np.array(half[inside, inside, : reach + 1], dtype=np.complex64)
-    _flip_odd(part, reach)
-    index = np.arange(-reach, reach + 1) % padded
-    space = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
-    space[np.ix_(index, index, np.arange(reach + 1))] = part
-    whole = scipy.fft.irfftn(space, s=(padded,) * 3, workers=threads, overwrite_x=True)
-    first = padded // 2 - box // 2
-    return np.ascontiguousarray(whole[(slice(first, first + box),) * 3], dtype=np.float32)
-
-
 def complete_plane(half: NDArray) -> NDArray:
     """Add to the plane x = 0 of sums (half cube, in place) its Friedel mates, which lie in the same plane; returns ``half``.
 

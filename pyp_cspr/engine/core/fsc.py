@@ -91,12 +91,6 @@ def randomise_phases(spectrum: NDArray, box: int, from_shell: int, seed: int) ->
     return out
 
 
-def phase_randomise(volume: NDArray, from_shell: int, seed: int, threads: int = 1) -> NDArray[np.float32]:
-    """The map ``(N, N, N)`` with random phases at shells >= ``from_shell`` and its amplitudes kept."""
-    box = volume.shape[0]
-    return inverse(randomise_phases(transform(volume, threads), box, from_shell, seed), box, threads, overwrite=True)
-
-
 def randomise_from(unmasked: NDArray, threshold: float = 0.8) -> Optional[int]:
     """The first shell where the unmasked FSC is below ``threshold``; None where it never is."""
     below = np.flatnonzero(np.asarray(unmasked)[1:] < threshold)

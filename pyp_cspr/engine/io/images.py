@@ -185,7 +185,7 @@ class StackImages(SeriesImages):
         image = out if straight else np.empty((self.box, self.box), stack.dtype)
         with open(stack.path, "rb", buffering=0) as stream:
             stream.seek(stack.offset + index * image.nbytes)
-            count = stream.readinto(image.reshape(-1).view(np.uint8))  # of contiguous rows: views of the same memory
+            count = stream.readinto(image.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # views of the same memory
         if count != image.nbytes:
             raise InputError(f"{stack.path}: ends before image {index + 1}; it has changed, start again")
         if not straight:

@@ -43,7 +43,7 @@ COMMAND = (
 
 CSP = (
     Key("csp_refine_particles", bool, False, "", "refine the particles' rotations and positions; True where no "
-        "csp_refine_ key is", "prior_rotation prior_position"),
+        "csp_refine_ key is given", "prior_rotation prior_position"),
     Key("csp_ToleranceParticlesPhi", float, 30.0, "deg", "how far rotations may go: the standard deviation of their prior is "
         "the largest of the three", "prior_rotation", old=("ToleranceParticlesPhi",), least=0),
     Key("csp_ToleranceParticlesPsi", float, 30.0, "deg", "likewise", "prior_rotation", old=("ToleranceParticlesPsi",), least=0),
@@ -52,7 +52,7 @@ CSP = (
     Key("csp_ToleranceParticlesShifts", float, 20.0, "A", "how far positions may go: the prior's standard deviation; the reach "
         "of a search", "prior_position search_shift", old=("ToleranceParticlesShifts",), least=0),
     Key("csp_refine_micrographs", bool, False, "", "refine each tilt's angle, axis and shift; True where no csp_refine_ "
-        "key is", "prior_tilt_angle prior_axis_angle prior_shift"),
+        "key is given", "prior_tilt_angle prior_axis_angle prior_shift"),
     Key("csp_ToleranceMicrographTiltAngles", float, 1.5, "deg", "prior of the tilt angle; 0: not refined", "prior_tilt_angle",
         old=("ToleranceMicrographTiltAngles",), least=0),
     Key("csp_ToleranceMicrographTiltAxisAngles", float, 1.0, "deg", "prior of the axis; 0: not refined", "prior_axis_angle",
@@ -79,8 +79,8 @@ CSP = (
     Key("csp_RefineProjectionCutoff", int, 0, "projections", "particles with fewer usable projections are not refined",
         "refinement_projections", old=("metric_RefineProjectionCutoff", "RefineProjectionCutoff"), least=0),
     Key("csp_NumberOfRandomIterations", int, 0, "draws", "above 0: search rotations within the tolerances "
-        "(csp_ToleranceParticles) and translations first; how many draws makes no difference, the search is a grid",
-        "search_cone search_shift",
+        "(csp_ToleranceParticles) and translations first, of what is refined; how many draws makes no difference, the search "
+        "is a grid", "search_cone search_shift",
         old=("NumberOfRandomIterations",), least=0),
     Key("csp_GridSearch", bool, False, "", "search as csp_NumberOfRandomIterations does, with the step csp_AngleStep",
         "search_cone search_shift search_step"),

@@ -23,7 +23,7 @@ FORMATS = {
     "relion4": "RELION 4 tomography project",
     "relion-spa": "RELION single-particle star: each projection a row (--stacks writes their images as well)",
     "pyp": "PYP project with .cistem tables (--stacks writes tilt series that are not one stack each)",
-    "pyp-parx": "the same with .parx tables, which round: 0.01 deg, 0.01 A",
+    "pyp-parx": "the same with .parx tables, which round: 0.01 deg, 0.01 A, phase shifts 0.01 rad",
 }
 
 

@@ -31,7 +31,7 @@ class SeriesFiles:
         self.where = f"{folder}: series {name}"
 
     def read(self) -> PypSeries:
-        images = self._images()
+        images = self.images()
         count = images.n
         specimen = self._specimen(images)
         alignment = self._numbers("ali", ("m00", "m01", "m02", "m03", "dx", "dy"))
@@ -84,7 +84,8 @@ class SeriesFiles:
                              "again")
         return values
 
-    def _images(self) -> MrcStack:
+    def images(self) -> MrcStack:
+        """The tilt series. Raises InputError where there is none."""
         for ending in IMAGE_ENDINGS:
             path = self._find(ending, "mrc", "", "raw")
             if path is not None:

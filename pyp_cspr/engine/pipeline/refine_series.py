@@ -163,7 +163,7 @@ def _search_rotations(
             trial.positions[found] += candidates.displacements[found, k]
             there |= found
     model.measure(trials[0][0])
-    particle_only = replace(options, free=("rotation", "position"))
+    particle_only = replace(options, free=("rotation", "position") if "position" in options.free else ("rotation",))
     used, evaluate = model.projections.used, evaluator(model, len(model.band), particle_only)
     best_cost, best = np.full(len(geometry.poses), np.inf), geometry.copy()
     for trial, there in trials:
@@ -210,18 +210,19 @@ class ExposureWeights:
     b_factor: NDArray[np.float64]  # (E,)
     noise: NDArray[np.float64]  # (E, shells)
     field: float
+    level: float  # of the series, in units of its reference, which all series share (``merge.common_level``)
 
     def of(self, exposure: int, prior: NDArray, crop_grid: CropGrid) -> Tuple[NDArray, NDArray]:
         """(amplitude, noise power) on the shells of ``crop_grid``; beyond what was measured the last noise holds.
 
-        The series' common curve is left out: it is the same for all that meets in a shell of the map.
+        Of the series' common curve only the level is taken: its shape is the reference's filter, mostly, which all share.
         """
         k = np.arange(len(prior)) / crop_grid.field
         amplitude = prior * self.factor[exposure] * np.exp(-0.25 * self.b_factor[exposure] * k**2)
         measured = self.noise[exposure]
         last = max(1, len(measured) - 2)  # the outermost shell is only partly filled
         power = np.interp(k * self.field, np.arange(last), measured[:last])
-        return np.minimum(amplitude, 4.0 * prior.max()), power
+        return self.level * np.minimum(amplitude, 4.0 * prior.max()), power
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,8 @@ class SeriesOutcome:
     def tables(self) -> Dict[str, NDArray]:
         return {"score": self.score, "view_sigma": self.view_sigma, "place_sigma": self.place_sigma,
                 "amplitude": self.amplitude, "noise": self.weights.noise, "factor": self.weights.factor,
-                "b_factor": self.weights.b_factor, "field": np.array(self.weights.field)}
+                "b_factor": self.weights.b_factor, "field": np.array(self.weights.field),
+                "level": np.array(self.weights.level)}
 
 
 def refine_one(
@@ -300,7 +302,7 @@ def refine_one(
     view, place = uncertainties(model, solution)
     _store(dataset, series, solution, score)
     report.update(series=str(dataset.series["name"][series]), resolution=limit)
-    weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.field)
+    weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.field, spectra.level)
     return SeriesOutcome(weights, spectra.amplitude, score, view, place, report)
 
 

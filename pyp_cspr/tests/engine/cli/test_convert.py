@@ -217,6 +217,57 @@ def test_what_pyp_cannot_hold_is_refused(project, tmp_path, capsys) -> None:
     assert "is no PYP project" in capsys.readouterr().err
 
 
+def test_single_particles_are_no_tilt_series_of_pyp(project, tmp_path, capsys) -> None:
+    assert main(["convert", str(project), str(tmp_path / "spa"), "--to", "relion-spa", "--stacks"]) == 0
+    capsys.readouterr()
+    for form in ("pyp", "pyp-parx"):
+        assert main(["convert", str(tmp_path / "spa" / "particles.star"), str(tmp_path / "out"), "--to", form, "--stacks"]) == 2
+        assert "holds single particles" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["pyp", "pyp-parx"])
+def test_a_series_without_particles_goes_along(small_sample, tmp_path, form) -> None:
+    dataset = read_dataset(small_sample)
+    keep = np.flatnonzero(dataset.particles["series"] != 1)
+    dataset.particles, dataset.visible = dataset.particles.take(keep), dataset.visible[keep]
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", form]) == 0
+    names = dataset.series["name"].tolist()
+    assert (tmp_path / "project" / "project.films").read_text().split() == names
+    assert (tmp_path / "project" / "ctf" / f"{names[1]}.ctf").exists()
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    two = read_dataset(tmp_path / "two")
+    assert two.series["name"].tolist() == [names[0], names[2]]
+    np.testing.assert_allclose(two.particles["position"], dataset.particles["position"], atol=2e-4)
+
+
+def test_the_dose_before_the_first_exposure_goes_along(small_sample, tmp_path, capsys) -> None:
+    dataset = read_dataset(small_sample)
+    dataset.exposures["dose_before"] += 5.0
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", "pyp"]) == 0
+    assert "dose" not in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    two = read_dataset(tmp_path / "two")
+    np.testing.assert_allclose(two.exposures["dose_before"], dataset.exposures["dose_before"], atol=1e-6)
+    np.testing.assert_allclose(two.exposures["dose"], dataset.exposures["dose"])
+
+
+def test_doses_that_pyp_cannot_hold_are_said(small_sample, tmp_path, capsys) -> None:
+    """One exposure after a pause in which the specimen was looked at: 8 e/A^2 more, of which the mean takes a part."""
+    dataset = read_dataset(small_sample)
+    late = dataset.exposures["order"] >= 6
+    dataset.exposures["dose_before"][late] += 8.0
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", "pyp", "--json"]) == 0
+    said = [line for line in json.loads(capsys.readouterr().out)["warnings"] if "doses before" in line]
+    assert len(said) == 1
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    worst = np.abs(read_dataset(tmp_path / "two").exposures["dose_before"] - dataset.exposures["dose_before"]).max()
+    assert f"by up to {worst:.3g} e/A^2" in said[0]
+
+
 @pytest.mark.parametrize("options, words", [
     (["--stacks"], "needs no other images"), (["--to", "relion-spa", "--box", "0"], None),
 ])

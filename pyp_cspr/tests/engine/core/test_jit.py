@@ -14,8 +14,11 @@ from pyp_cspr.engine.core import _jit
 
 _TWICE = """
 import numpy as np
-from pyp_cspr.engine.core import _jit
-_jit.warm_up()
+from pyp_cspr.engine.core import _jit, insertion, projection
+from pyp_cspr.engine.core.band import make_band
+band, turns = make_band(8, 3), np.stack([np.eye(3)] * 2)
+slices = projection.Reference(np.ones((8, 8, 8), np.float32)).slices(turns, band)
+insertion.Accumulator(8, 1.0, 3).insert(slices, np.ones(slices.shape, np.float32), turns, band)
 print(_jit.cache_directory())
 """
 
