@@ -295,6 +295,6 @@ def test_files_of_a_series_that_are_missing_are_named(project, capsys) -> None:
 @pytest.mark.timeout(60)
 def test_help_is_a_command(tmp_path) -> None:
     done = subprocess.run([sys.executable, "-m", "pyp_cspr.engine.cli.csp", "-help"], capture_output=True, text=True,
-                          cwd=tmp_path, check=False, env={"PYTHONPATH": str(Path(__file__).parents[4])})
+                          cwd=tmp_path, check=False, timeout=50, env={"PYTHONPATH": str(Path(__file__).parents[4])})
     assert done.returncode == 0
     assert "csp_refine_particles" in done.stdout
