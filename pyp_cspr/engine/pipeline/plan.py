@@ -117,7 +117,7 @@ def plan_dataset(
     hashes = tuple(hash_array(volume) for volume in references)
     share = tuple(float(value) for value in reference_fsc)
     scores = score_limits(dataset, settings)
-    common = common_weight_of(dataset, grid)
+    common = common_weight_of(dataset, grid, settings, scores)
     tasks = [_task(index, part, grid, settings, resolution, hashes, share, scores, common) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
     if store.plan_path.exists() and not overwrite:
@@ -147,13 +147,16 @@ def _task(
                      reference_fsc, scores, common)
 
 
-def common_weight_of(dataset: Dataset, grid: MapGrid) -> Tuple[float, ...]:
-    """What makes the weights of all chunks even, from the CTFs of all usable projections (``core.weighting.common_weight``)."""
+def common_weight_of(
+    dataset: Dataset, grid: MapGrid, settings: ReconstructSettings, scores: Dict[str, float]
+) -> Tuple[float, ...]:
+    """What makes the weights of all chunks even, from the CTFs of what makes the map (``core.weighting.common_weight``)."""
+    choice = choose_for_map(dataset, settings, scores)
     exposures, optics = dataset.exposures, dataset.series
     series = exposures["series"]
     number = np.zeros(len(series))
     for row in range(len(optics)):
-        number[dataset.exposures_of(row)] = dataset.used(row).sum(axis=0)
+        number[dataset.exposures_of(row)] = projections_of_map(dataset, row, settings, choice).sum(axis=0)
     curve = common_weight(
         grid.field, grid.radius, exposures["defocus"][:, :2].mean(axis=1),
         phase_offset(optics["amplitude_contrast"][series], exposures["phase_shift"]),

@@ -42,7 +42,7 @@ class CtfChange(NamedTuple):
 # With rows=(Q',): of those alone, whose rotations and centres are then given (where only particles or exposures are free).
 # With ctf=CtfChange: gradient and matrix also in defocus, astigmatism and phase (where a mode of the CTF is free).
 # With magnification (Q,) of the images: slices are taken at m times k; with ctf as well, gradient and matrix also in its log.
-# With gain (Q,), which multiplies the amplitude: gradient and matrix also in its log.
+# With gain (Q,) of the amplitude: gradient and matrix also in its log.
 Evaluate = Callable[..., LocalEquations]
 
 
@@ -204,8 +204,8 @@ class _Problem:
         for gradient, matrix in sums:
             system.exposure_gradient += gradient
             system.exposure_matrix += matrix
-        particle, exposure = self.offsets(geometry)
-        system.add_priors(self.precisions[0], particle, self.precisions[1], exposure)
+        offsets = self.offsets(geometry)
+        system.add_priors(self.precisions[0], offsets[0], self.precisions[1], offsets[1])
         return system
 
     def _derivatives(self, geometry: SeriesGeometry) -> Tuple[Array, Array]:
@@ -227,8 +227,7 @@ class _Problem:
             except np.linalg.LinAlgError:
                 continue
         names = ", ".join(self.loose) or "the free parameters"
-        todo = "give one of them a prior standard deviation, or fix it"
-        raise InputError(f"refinement: images and priors do not determine {names}; {todo}")
+        raise InputError(f"refinement: images and priors do not determine {names}; give one a finite prior, or fix it")
 
     def step(
         self, system: Arrowhead, geometry: SeriesGeometry, particle_damping: Damping, exposure_damping: Damping
@@ -242,8 +241,8 @@ class _Problem:
         step = Step(np.zeros_like(offsets[0]), np.zeros_like(offsets[1]))
         for _ in range(BOX_ROUNDS):
             here = system.after(step) if step.particles.any() or step.exposures.any() else system
-            free = here.frozen(fixed[0], fixed[1]) if fixed[0].any() or fixed[1].any() else here
-            more = free.solve(particle_damping, exposure_damping)
+            here = here.frozen(fixed[0], fixed[1]) if fixed[0].any() or fixed[1].any() else here
+            more = here.solve(particle_damping, exposure_damping)
             whole = [offset + one + other for offset, one, other in zip(offsets, step, more)]
             beyond = [np.abs(value) > bound for value, bound in zip(whole, self.bounds)]
             if not (beyond[0].any() or beyond[1].any()):
@@ -280,6 +279,9 @@ def _descend_jointly(
     enough = (options.gain if last else options.coarse_gain) * len(geometry.poses)
     system = problem.system(geometry, local, weights)
     while report.evaluations < options.max_evaluations:
+        if damping > MOST_DAMPING:
+            report.reason = "no step lowers the cost"
+            break
         try:
             step = problem.step(system, geometry, damping, damping)
             predicted = system.predicted(step)
@@ -287,9 +289,6 @@ def _descend_jointly(
             predicted = -np.inf
         if predicted < -NOTHING * enough:  # singular, or bent by the box until it leads uphill
             damping, refused = max(damping * 10.0, 1e-2), True
-            if damping > MOST_DAMPING:
-                report.reason = "no step lowers the cost"
-                break
             continue
         if last and predicted < enough and damping > LEAST_DAMPING and not refused:
             damping = LEAST_DAMPING
@@ -316,9 +315,6 @@ def _descend_jointly(
         if refused:
             report.rejected += 1
             damping = max(damping * 10.0, 1e-2)
-            if damping > MOST_DAMPING:
-                report.reason = "no step lowers the cost"
-                break
             continue
         damping = max(damping * (0.1 if gained > 0.5 * predicted else 0.5), LEAST_DAMPING)
         if gained < enough and damping <= 1.0 and not last:

@@ -213,7 +213,7 @@ def test_strong_priors_hold_the_start() -> None:
 
 def test_parameters_without_prior_that_nothing_determines_are_a_plain_error() -> None:
     series = SimulatedSeries(6, 11, snr=0.5)
-    with pytest.raises(InputError, match=r"do not determine .*shift.*prior standard deviation"):
+    with pytest.raises(InputError, match=r"do not determine .*shift.*give one a finite prior"):
         series.solve(SolveOptions(sigmas={}))
 
 
