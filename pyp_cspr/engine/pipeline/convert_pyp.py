@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,13 +54,16 @@ def project_of_file(path: str) -> str:
     return found
 
 
-def read_pyp(path: str, alignments: str = "") -> Dataset:
+def read_pyp(path: str, alignments: str = "", notes: Optional[List[str]] = None) -> Dataset:
     """The data set of a project at ``alignments``, or else at its last iteration, its start, or what its configuration names.
 
-    Raises InputError where there is none of these, or it does not fit.
+    What was assumed, or is not used, is added to ``notes``. Raises InputError where there is none of these, or it does not fit.
     """
     project, _ = _open(path)
-    return project.read_alignments(find_alignments(path, alignments))
+    dataset = project.read_alignments(find_alignments(path, alignments))
+    if notes is not None:
+        notes += project.notes
+    return dataset
 
 
 def _open(path: str) -> Tuple[PypProject, Asked]:
@@ -130,6 +133,10 @@ def write_pyp(
         warnings.append(f"doses of {doses[0]:g} to {doses[1]:g} e/A^2 are written as their mean; PYP has one for all exposures")
     if (dataset.exposures["scale"] != 1).any():
         warnings.append("the exposures' scale factors (rlnCtfScalefactor) are lost; PYP has none")
+    excluded = int((~dataset.exposures["enabled"]).sum())
+    if excluded:
+        warnings.append(f"{excluded} excluded tilt images have no projections, but PYP's texts have no word for them: whatever "
+                        "reads the whole series uses them")
     write_names(folder / f"{name}.films", stems)
     write_lines(folder / ".pyp_config", configuration.splitlines())
     packed: Dict[str, SeriesTable] = {}
