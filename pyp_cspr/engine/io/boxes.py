@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 from .text import PathLike, integer, number, read_lines, write_lines
 
+LONGEST_NAME = 200  # bytes of a series' name: file systems end at 255, and files have endings
 BOXES3D = ("PTLIDX", "X", "Y", "Z", "Score", "Keep_CSP")
 
 
@@ -144,7 +145,8 @@ def read_names(path: PathLike) -> List[str]:
 
 def is_name(text: str) -> bool:
     """Whether ``text`` can be part of a file's name and stays in its folder."""
-    return bool(text.strip()) and not any(mark in text for mark in "/\\\0\r\n") and text not in (".", "..")
+    short = len(text.encode("utf-8", "replace")) <= LONGEST_NAME
+    return short and bool(text.strip()) and not any(mark in text for mark in "/\\\0\r\n") and text not in (".", "..")
 
 
 def write_names(path: PathLike, names: Sequence[str]) -> None:

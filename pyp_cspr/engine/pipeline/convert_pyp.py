@@ -10,6 +10,7 @@ PTLCCX holds them.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -79,7 +80,7 @@ def find_alignments(path: str, alignments: str = "") -> Path:
     candidates = [Path(path, alignments)] if alignments else []
     candidates += [project.alignments_of(done[-1])] if done else [project.alignments_of(START)]
     candidates += [Path(path, asked.alignments)] if asked.alignments else []
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None or (alignments and found != candidates[0]):
         raise InputError(f"{path}: no alignments {candidates[0].name}, so nothing has been refined yet; name a file of "
                          "alignments")
@@ -97,7 +98,7 @@ def find_maps(path: str, alignments: str = "") -> Tuple[str, List[str]]:
     iteration = int(number.group(1)) if number else START
     maps = [Path(f"{base}{iteration:02d}.mrc")]
     maps += [Path(path, asked.model)] if iteration == START and asked.model else []
-    found = next((str(volume.absolute()) for volume in maps if volume.exists()), "")
+    found = next((str(volume.absolute()) for volume in maps if os.path.exists(volume)), "")
     halves = [f"{base}half1.mrc", f"{base}half2.mrc"]
     last = bool(found) and project.iterations()[-1:] == [iteration] and all(Path(half).exists() for half in halves)
     return found, halves if last else []

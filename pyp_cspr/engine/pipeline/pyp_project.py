@@ -15,6 +15,7 @@ Texts are looked for in ali, ctf, mrc, raw, and the project folder itself.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -239,7 +240,7 @@ def _find_list(folder: Path, dataset: str) -> Tuple[str, List[str]]:
     for ending in (".films", ".micrographs"):
         if dataset:
             paths = [folder / f"{dataset}{ending}", folder / "frealign" / f"{dataset}{ending}"]
-            found = [path for path in paths if path.exists()]
+            found = [path for path in paths if os.path.exists(path)]  # Path's own fails for a long name
         else:
             found = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
         if len(found) > 1 and not dataset:

@@ -118,6 +118,7 @@ def test_names(tmp_path):
         ("../a\n", "not the name"),
         ("..\n", "not the name"),
         ("a\0\n", "not the name"),
+        ("a" * 201 + "\n", "not the name"),
     ):
         (tmp_path / "d.films").write_text(text)
         with pytest.raises(InputError, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +173,15 @@ def test_particles_that_are_not_kept_are_left_out_and_that_is_said(project, smal
     assert found.particles["name"].tolist() == left
     assert "series TS_01: 2 particles are left out (Keep_CSP No in TS_01_boxes3d.txt)" in reader.notes
     assert_allclose(found.exposures["defocus"], first.exposures["defocus"])  # the specimen's height is that of all
+
+
+@pytest.mark.parametrize("key", ["csp_refine", "csp_model", "data_set"])
+def test_names_that_no_file_can_have_are_refused(project, key) -> None:
+    text = re.sub(rf"(?m)^{key} =.*\n", "", (project / ".pyp_config").read_text())
+    text = text.replace("extract_box = 32", "extract_box = 0")  # the map would say it
+    (project / ".pyp_config").write_text(text + f"{key} = {'a' * 5000}\n")
+    with pytest.raises(InputError, match=r": no (alignments ribo_r01_01|aaa)"):
+        read_pyp(str(project))
 
 
 # --- spikes of virions --------------------------------------------------------------------------------------------------
