@@ -271,6 +271,7 @@ def _projects(folder: Path) -> Dict[str, Reader]:
     spikes["sva.txt"] = _seed(folder, volumes_txt.write_volumes, table)["file"]
     spikes[".pyp_config"] = re.sub(rb"csp_refine *=.*", b"csp_refine = sva.txt", texts[".pyp_config"])
     binary, _ = _small_project(folder, False)
+    binary = {name: data for name, data in binary.items() if not name.startswith(("ali", "ctf", "csp"))}  # as in the pickles
     for name, one in known.items():
         count = len(one.tilt)
         tables = {
