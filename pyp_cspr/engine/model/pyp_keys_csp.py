@@ -13,7 +13,7 @@ _STACKS = "projections are cut from the images in memory; no stacks are written"
 _DEBUG = "what happened is in the run's journal and report"
 
 COMMAND = (
-    Key("csp_refine", str, "", "", "starting alignments: SVA text, .bz2 or folder of .cistem, .par or .parx",
+    Key("csp_refine", str, "", "", "starting alignments: SVA text, .bz2 or folder of .cistem or .parx, or a .parx",
         "project.alignments", old=("refine_parfile", "refine_parfile_tomo", "ParFile")),
     Key("csp_model", str, "", "", "starting map (MRC)", "project.model", old=("refine_model", "class_ref")),
     Key("csp_skip", bool, False, "", "start from csp_refine again instead of the last iteration's alignments", "project.skip",

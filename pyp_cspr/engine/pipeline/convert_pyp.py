@@ -10,9 +10,10 @@ PTLCCX holds them.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,13 +55,16 @@ def project_of_file(path: str) -> str:
     return found
 
 
-def read_pyp(path: str, alignments: str = "") -> Dataset:
+def read_pyp(path: str, alignments: str = "", notes: Optional[List[str]] = None) -> Dataset:
     """The data set of a project at ``alignments``, or else at its last iteration, its start, or what its configuration names.
 
-    Raises InputError where there is none of these, or it does not fit.
+    What was assumed, or is not used, is added to ``notes``. Raises InputError where there is none of these, or it does not fit.
     """
     project, _ = _open(path)
-    return project.read_alignments(find_alignments(path, alignments))
+    dataset = project.read_alignments(find_alignments(path, alignments))
+    if notes is not None:
+        notes += project.notes
+    return dataset
 
 
 def _open(path: str) -> Tuple[PypProject, Asked]:
@@ -76,7 +80,7 @@ def find_alignments(path: str, alignments: str = "") -> Path:
     candidates = [Path(path, alignments)] if alignments else []
     candidates += [project.alignments_of(done[-1])] if done else [project.alignments_of(START)]
     candidates += [Path(path, asked.alignments)] if asked.alignments else []
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None or (alignments and found != candidates[0]):
         raise InputError(f"{path}: no alignments {candidates[0].name}, so nothing has been refined yet; name a file of "
                          "alignments")
@@ -94,7 +98,7 @@ def find_maps(path: str, alignments: str = "") -> Tuple[str, List[str]]:
     iteration = int(number.group(1)) if number else START
     maps = [Path(f"{base}{iteration:02d}.mrc")]
     maps += [Path(path, asked.model)] if iteration == START and asked.model else []
-    found = next((str(volume.absolute()) for volume in maps if volume.exists()), "")
+    found = next((str(volume.absolute()) for volume in maps if os.path.exists(volume)), "")
     halves = [f"{base}half1.mrc", f"{base}half2.mrc"]
     last = bool(found) and project.iterations()[-1:] == [iteration] and all(Path(half).exists() for half in halves)
     return found, halves if last else []
@@ -128,6 +132,10 @@ def write_pyp(
     warnings += _lost_doses(dataset)
     if (dataset.exposures["scale"] != 1).any():
         warnings.append("the exposures' scale factors (rlnCtfScalefactor) are lost; PYP has none")
+    excluded = int((~dataset.exposures["enabled"]).sum())
+    if excluded:
+        warnings.append(f"{excluded} excluded tilt images have no projections, but PYP's texts have no word for them: whatever "
+                        "reads the whole series uses them")
     write_names(folder / f"{name}.films", stems)
     write_lines(folder / ".pyp_config", configuration.splitlines())
     packed: Dict[str, SeriesTable] = {}

@@ -9,6 +9,7 @@ A call with the same settings extends the run; with others it starts a new one f
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -172,7 +173,7 @@ def open_project(folder: str, asked: Asked, box: int = 0) -> PypProject:
              if getattr(asked, name) is not None}
     pixel = (asked.pixel or 0.0) * asked.image_binning
     model = Path(folder, asked.model)
-    if not box and asked.model and model.is_file():
+    if not box and asked.model and os.path.isfile(model):
         box = open_stack(model).nx
     known.update(box=box, hand=asked.hand, bin=float(asked.binning), dose_before=asked.dose_before,
                  contrast=1.0 if asked.white_particles else -1.0)
@@ -191,7 +192,7 @@ def _start_of(asked: Asked, project: PypProject) -> Path:
     for name, value in (("csp_refine", asked.alignments), ("csp_model", asked.model)):
         if not value:
             raise InputError(f"{project.folder}: no iteration to go on from; give -{name}")
-        if not Path(project.folder, value).exists():
+        if not os.path.exists(Path(project.folder, value)):
             raise InputError(f"-{name} {value}: no such file; mend the path")
     return Path(project.folder, asked.alignments)
 

@@ -10,6 +10,7 @@ import pytest
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.core.geometry import matrix_to_tilt, rotation_angle
 from pyp_cspr.engine.io.mrc import open_stack, read_map, write_map
+from pyp_cspr.engine.io.parameter_archive import read_archive, write_archive
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
 from pyp_cspr.engine.io.star import read_star
 from pyp_cspr.tests.engine.io.projects import make_dataset
@@ -164,6 +165,48 @@ def test_relion_to_pyp_and_back(small_sample, tmp_path, form, place, angle, tilt
         np.testing.assert_allclose(other, depth, atol=place + 0.3 * (tilt > 1e-3))
         np.testing.assert_array_equal(two.used(row), one.used(row))
     assert all((tmp_path / "project" / "mrc" / f"{name}.mrc").is_symlink() for name in one.series["name"])
+
+
+@pytest.mark.parametrize("form", ["pyp", "pyp-parx"])
+def test_halves_by_series_survive(small_sample, tmp_path, form) -> None:
+    """A series of one half only is no reason to make the halves anew."""
+    dataset = read_dataset(small_sample)
+    dataset.particles["half"] = np.where(dataset.particles["series"] == 1, 2, 1)
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", form]) == 0
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    np.testing.assert_array_equal(read_dataset(tmp_path / "two").particles["half"], dataset.particles["half"])
+
+
+@pytest.mark.parametrize("form", ["pyp", "pyp-parx"])
+def test_what_pyp_has_no_word_for_is_said(small_sample, tmp_path, capsys, form) -> None:
+    dataset = read_dataset(small_sample)
+    dataset.exposures["enabled"][[0, 3]] = False
+    dataset.visible[5] = False
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", form]) == 0
+    said = capsys.readouterr().err
+    assert "2 excluded tilt images have no projections, but" in said
+    assert f"series {dataset.series['name'][dataset.particles['series'][5]]}: no tilt sees 1 of its particles" in said
+
+
+def test_what_was_assumed_of_a_project_is_said(small_sample, tmp_path, capsys) -> None:
+    assert main(["convert", str(small_sample), str(tmp_path / "project"), "--to", "pyp"]) == 0
+    capsys.readouterr()
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
+    (tmp_path / "project" / "ali" / "TS_01.order").unlink()
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "three")]) == 2  # the table has the order of before
+    assert "mend the order of the tilts" in capsys.readouterr().err
+    path = tmp_path / "project" / "frealign" / "maps" / "project_r01_01.bz2"
+    tables = read_archive(path)
+    for table, _ in tables.values():
+        table.columns["BEAM_TILT_Y"][:] = 1.5
+    write_archive(path, tables)
+    order = "".join(f"{value}\n" for value in read_dataset(small_sample).exposures["order"][:9])
+    (tmp_path / "project" / "ali" / "TS_01.order").write_text(order)
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "three")]) == 0
+    assert "series TS_01: its beam tilt (BEAM_TILT_X and Y) is not used" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -285,7 +285,7 @@ def test_what_cannot_be_is_one_line(project, capsys, words, message) -> None:
 
 def test_files_of_a_series_that_are_missing_are_named(project, capsys) -> None:
     for name, message in (("ali/TS_02.xf", "TS_02.xf"), ("ctf/TS_03.ctf", "TS_03.ctf"), ("mrc/TS_01.rec", "TS_01.rec"),
-                          ("mrc/TS_02.mrc", "TS_02.mrc"), ("csp/TS_02_boxes3d.txt", "add its boxes")):
+                          ("mrc/TS_02.mrc", "TS_02.mrc"), ("csp/TS_02_boxes3d.txt", "add it to csp/TS_02_boxes3d.txt")):
         (project / name).rename(project / "away")
         assert csp.main(COMMAND) == 2
         assert message in capsys.readouterr().err
