@@ -146,7 +146,7 @@ class RefineSettings(ReconstructSettings):
     prior_regional_defocus: float = _setting(
         0.0, "A", "prior of each control value of a field of defocus over each image; usual: 300")
     defocus_grid: int = _setting(2, "", "control values to a side of this field, 2 to 5: PYP's CTF by region")
-    hard_tolerances: bool = _setting(False, "", "keep every parameter in PYP's box about its start as well")
+    hard_tolerances: bool = _setting(False, "", "no parameter goes farther from its start than its prior's value, as in PYP")
     huber: float = _setting(
         0.0, "", "projections that differ by more standard deviations than this lose weight; 0: none; usual: 4")
     exposure_weighting: str = _setting(
