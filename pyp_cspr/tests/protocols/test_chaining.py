@@ -71,6 +71,12 @@ def test_tomo_projects_our_coordinates_onto_our_landmarks(chained) -> None:
     assert np.abs(chained.numbers["refined"] - chained.numbers["given"]).max() > 0.1
 
 
+def test_tomo_finds_the_refined_series_of_our_particles_and_coordinates(chained) -> None:
+    """Of the filtered ones as well, by the relations that we define."""
+    assert chained.related == dict.fromkeys(
+        ("refine.particles", "refine.coordinates", "filter.particles", "filter.coordinates"), chained.series)
+
+
 def test_tomo_takes_coordinates_from_our_particles(chained) -> None:
     """*extract 3D coordinates* keeps the picked place, and the shift in its matrix: together they are the refined centre."""
     numbers, (pixel, theirs) = chained.numbers, chained.pixels
