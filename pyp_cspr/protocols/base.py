@@ -77,6 +77,10 @@ class ProtPypCsprBase(EngineJobs, ProtTomoBase):
         text = labelled(" ".join(str(error).split()), self._labels())
         return text[:1].upper() + text[1:] + "."
 
+    def _summaryFile(self) -> str:
+        """What a run of the engine leaves when it is done."""
+        return os.path.join(self._folder(), "summary.json")
+
     @staticmethod
     def _resolution(result: Dict[str, Any]) -> str:
         """A run's resolution, of its summary."""

@@ -70,9 +70,6 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
     def _folder(self) -> str:
         return str(self._getExtraPath("postprocess"))
 
-    def _summaryFile(self) -> str:
-        return os.path.join(self._folder(), "summary.json")
-
     def _options(self) -> Dict[str, Any]:
         given = self.bFactorSource.get() == GIVEN_B_FACTOR
         return {"mask": self.maskSource.get(), "b-factor": self.bFactor.get() if given else "auto",

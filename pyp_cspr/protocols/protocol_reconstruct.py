@@ -60,9 +60,6 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
     def _folder(self) -> str:
         return str(self._getExtraPath("reconstruct"))
 
-    def _summaryFile(self) -> str:
-        return os.path.join(self._folder(), "summary.json")
-
     def reconstructStep(self, values: Dict[str, Any], tasks_per_chunk: int) -> None:
         """One job of the engine."""
         settings = str(self._getExtraPath("settings.toml"))

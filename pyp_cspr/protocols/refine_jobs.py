@@ -34,9 +34,6 @@ class RefineJobs(ProtPypCsprParticles):
     def _halfFiles(self) -> List[str]:
         return [str(self._getExtraPath(f"half{number}.mrc")) for number in (1, 2)]
 
-    def _summaryFile(self) -> str:
-        return os.path.join(self._folder(), "summary.json")
-
     def _planFile(self, iteration: int) -> str:
         return str(self._getExtraPath(f"plan_{iteration:03d}.json"))
 

@@ -243,7 +243,7 @@ def read_series(
     for image, estimate in pairs:
         if image.isEnabled() and not _usable(image, estimate):
             unknown.append(image.getIndex())
-        exposure = _exposure(name, image, estimate, pixel, row)
+        exposure = _exposure(name, image, estimate, row)
         if estimate is not None and exposure["defocus"] is not None:
             conversion.ctf_rows[name, int(estimate.getObjId())] = first + len(exposures)
         conversion.tilt_rows[name, int(image.getObjId())] = first + len(exposures)
@@ -263,15 +263,18 @@ def read_series(
     order = np.argsort(np.argsort([one["order"] for one in exposures], kind="stable"))
     for one, place in zip(exposures, order):
         one["order"] = int(place)
-    columns = stretches_to_columns([one.pop("stretch") for one in exposures], size[:2], pixel)
-    for one, magnification, deformation in zip(exposures, *columns[:2]):
-        one.update(magnification=magnification, deformation=deformation)
+    matrices, tilts = ([one.pop(key) for one in exposures] for key in ("matrix", "tilt"))
+    rotation, shift, stretch = exposure_from_set(matrices, tilts, pixel)
+    magnification, deformation, grid = stretches_to_columns(stretch, size[:2], pixel)
+    for number, one in enumerate(exposures):
+        one.update(rotation=rotation[number], shift=shift[number], magnification=magnification[number],
+                   deformation=deformation[number])
     return {
         "name": name, "images": files.pop() if len(files) == 1 else "", "image_size": tuple(int(n) for n in size[:2]),
         "pixel": pixel, "voltage": _known(acquisition.getVoltage(), name, "its voltage"),
         "cs": _known(acquisition.getSphericalAberration(), name, "its spherical aberration"),
         "amplitude_contrast": _known(acquisition.getAmplitudeContrast(), name, "its amplitude contrast"), "hand": float(hand),
-        "contrast": DARK_PARTICLES if dark else WHITE_PARTICLES, "deformation_grid": columns[2],
+        "contrast": DARK_PARTICLES if dark else WHITE_PARTICLES, "deformation_grid": grid,
     }, exposures
 
 
@@ -303,13 +306,13 @@ def _known(value: Any, where: str, what: str, remedy: str = "import the tilt ser
     return float(value)
 
 
-def _exposure(name: str, image: Any, estimate: Optional[Any], pixel: float, series: int) -> Dict[str, Any]:
+def _exposure(name: str, image: Any, estimate: Optional[Any], series: int) -> Dict[str, Any]:
+    """An exposure's row, with its matrix and tilt angle in place of the geometry."""
     where = f"{name}: tilt image {image.getIndex()}"
     matrix = image.getTransform().getMatrix() if image.hasTransform() else np.zeros((3, 3))
-    if not abs(np.linalg.det(matrix[:2, :2])) > 0:
+    if not abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]) > 0:
         raise InputError(f"{where} has no alignment; align the tilt series first")
     tilt = _known(image.getTiltAngle(), where, "its tilt angle")
-    rotation, shift, stretch = exposure_from_set(matrix, tilt, pixel)
     before, dose = _dose(image)
     enabled = _usable(image, estimate)
     defocus = phase = None
@@ -320,8 +323,8 @@ def _exposure(name: str, image: Any, estimate: Optional[Any], pixel: float, seri
         phase = estimate.getPhaseShift()
     return {
         "series": series, "slice": int(image.getIndex()) - 1, "file": image_path(image.getFileName()),
-        "order": int(_known(image.getAcquisitionOrder(), where, "its acquisition order")), "rotation": rotation, "shift": shift,
-        "stretch": stretch, "dose_before": before, "dose": dose, "defocus": defocus, "phase_shift": float(phase or 0.0),
+        "order": int(_known(image.getAcquisitionOrder(), where, "its acquisition order")), "matrix": matrix, "tilt": tilt,
+        "dose_before": before, "dose": dose, "defocus": defocus, "phase_shift": float(phase or 0.0),
         # where nobody has measured it, as RELION: the ice is 1 / cos(tilt) thick
         "scale": _number(image, SCALE, float(np.cos(np.deg2rad(tilt)))), "enabled": enabled,
     }

@@ -41,23 +41,25 @@ def particle_to_set(
 
 
 def exposure_from_set(
-    matrix: ArrayLike, tilt: float, pixel: float
+    matrix: ArrayLike, tilt: ArrayLike, pixel: float
 ) -> Tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(T_e (3, 3), b_e (2,) in angstrom, S (2, 2)) of a tilt image: its matrix (3, 3), tilt angle in degrees and pixel size.
+    """(T_e (n, 3, 3), b_e (n, 2) in angstrom, S (n, 2, 2)) of tilt images: matrices (n, 3, 3), tilt angles in degrees, pixel.
 
     S is what the matrix does besides its rotation, a magnification or a skew: particles are seen at S (T_e x_p)_xy + b_e.
     """
     m = np.asarray(matrix, dtype=np.float64)
-    linear = m[:2, :2]
-    rotation, shift = imod_to_exposure(linear, m[:2, 2], tilt, 0.0, pixel)
-    turned = np.rad2deg(np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1]))
-    return rotation, shift, np.linalg.inv(linear) @ rotation_z(turned)[:2, :2]
+    linear = m[:, :2, :2]
+    rotation, shift = imod_to_exposure(linear, m[:, :2, 2], tilt, np.zeros(len(m)), pixel)
+    turned = np.rad2deg(np.arctan2(linear[:, 1, 0] - linear[:, 0, 1], linear[:, 0, 0] + linear[:, 1, 1]))
+    return rotation, shift, np.linalg.inv(linear) @ rotation_z(turned)[:, :2, :2]
 
 
 def exposure_to_set(
     rotation: ArrayLike, shift: ArrayLike, stretch: ArrayLike, pixel: float
 ) -> Tuple[NDArray[np.float64], float, float]:
-    """(matrix (3, 3), tilt angle, X-tilt that Scipion cannot hold), in degrees, of T_e, b_e and S of ``exposure_from_set``."""
+    """(matrix (3, 3), tilt angle, X-tilt that Scipion cannot hold), in degrees, of a tilt image's T_e (3, 3), b_e (2,) in
+    angstrom and S (2, 2), as of ``exposure_from_set``.
+    """
     xtilt, ytilt, zrot = matrix_to_tilt(rotation)
     matrix = np.eye(3)
     matrix[:2, :2] = np.linalg.inv(np.asarray(stretch, dtype=np.float64) @ rotation_z(zrot)[:2, :2])
