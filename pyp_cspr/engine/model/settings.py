@@ -172,7 +172,10 @@ class RefineSettings(ReconstructSettings):
         if self.resolution < 0 or self.start_resolution <= 0:
             raise InputError(f"{where}: resolution {self.resolution:g} and start_resolution {self.start_resolution:g} A; "
                              "they must be above 0 (resolution 0: automatic)")
-        for name in ("particle_radius", "low_resolution", "refinement_projections", "score_fraction", "score_transition"):
+        if self.search_cone > 180:
+            raise InputError(f"{where}: search_cone {self.search_cone:g}; it must be 180 (all rotations) at most")
+        for name in ("huber", "particle_radius", "low_resolution", "refinement_projections", "score_fraction",
+                     "score_transition"):
             if getattr(self, name) < 0:
                 raise InputError(f"{where}: {name} {getattr(self, name):g}; it must be 0 or above")
         _check_exposures(self.refinement_first, self.refinement_last, "refinement", where)
