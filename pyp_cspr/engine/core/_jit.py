@@ -106,24 +106,3 @@ def one_thread_for_libraries() -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
-
-
-def warm_up() -> None:
-    """Compile every kernel, or load it from the cache, by using each once on a small problem."""
-    from . import fourier, insertion, projection, weighting
-    from .band import make_band
-
-    band = make_band(8, 3)
-    images = np.ones((2, 8, 8), np.float32)
-    rotations = np.stack([np.eye(3), np.eye(3)])
-    data = fourier.crops_to_coefficients(images, band, 1.0)
-    shells = np.ones(int(band.shell.max()) + 1)
-    form, nothing = np.full((2, 3), 1e4), np.zeros(2)
-    weighting.ctf_values(band, 16.0, form, nothing, 0.02, 2.7)
-    for premultiplied in (True, False):
-        weight = weighting.weigh(data, band, 16.0, np.zeros((2, 2)), form, nothing, 0.02, 2.7, shells, shells, premultiplied)
-    accumulator = insertion.Accumulator(8, 1.0, 3)
-    accumulator.insert(data, weight, rotations, band)
-    turn = np.array([[0.6, -0.8, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
-    accumulator.symmetrise(np.stack([np.eye(3), turn]))
-    projection.Reference(np.ones((8, 8, 8), np.float32)).slices(rotations, band)

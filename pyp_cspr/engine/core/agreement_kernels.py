@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit
-from .weighting_kernels import sine_of_turns
+from .weighting_kernels import chi_at, sine_of_turns
 
 SUMS = 6  # match, model, data; and where data are premultiplied: noise match, noise model, C^2
 
@@ -19,17 +19,13 @@ def compare(data, rows, model, kx, ky, first, form, constant, quartic, shift, pr
     """
     for b in range(start, stop):
         image = rows[b]
-        axx, axy, ayy, offset = form[b, 0], 2.0 * form[b, 1], form[b, 2], constant[b]
+        axx, axy, ayy, offset = form[b, 0], form[b, 1], form[b, 2], constant[b]
         sx, sy = shift[b, 0], shift[b, 1]
         for j in range(kx.size):
             x, y = np.float64(kx[j]), np.float64(ky[j])
-            k2 = x * x + y * y
-            turns = axx * x * x + axy * x * y + ayy * y * y + offset - quartic * k2 * k2
-            c = sine_of_turns(np.float32(turns - np.rint(turns)))
+            c = sine_of_turns(chi_at(axx, axy, ayy, offset, quartic, x, y))
             turns = x * sx + y * sy
-            sine = sine_of_turns(np.float32(turns - np.rint(turns)))
-            turns += 0.25
-            cosine = sine_of_turns(np.float32(turns - np.rint(turns)))
+            sine, cosine = sine_of_turns(turns), sine_of_turns(turns + 0.25)
             v_re, v_im = model[b, 2 * j], model[b, 2 * j + 1]
             x_re, x_im = data[image, 2 * j], data[image, 2 * j + 1]
             # The model turned by exp(-2 pi i k.s): its product with the data is what both sums of match need.

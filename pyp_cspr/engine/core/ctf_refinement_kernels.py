@@ -6,9 +6,9 @@ import numpy as np
 
 from ._jit import jit
 from .magnification_kernels import radial_derivative, radial_sums
-from .weighting_kernels import sine_of_turns
+from .refinement_kernels import CHUNK, SCRATCH, sample
+from .weighting_kernels import chi_at, sine_of_turns
 
-CHUNK = 128  # coefficients that are worked on at a time: their scratch stays in the first-level cache
 SUMS = 67  # see ``evaluate_ctf``
 
 
@@ -31,34 +31,23 @@ def evaluate_ctf(
     33-44 w C C' Re V* g t (g slow, t fast); 45-54 w C'^2 |V|^2 t t (11 12 13 14 22 23 24 33 34 44);
     55-66 those of ``magnification_kernels.radial_sums`` where ``magnified`` is True; compiled without them where it is None.
     """
-    xs = np.empty(CHUNK, np.float32)
-    ys = np.empty(CHUNK, np.float32)
-    zs = np.empty(CHUNK, np.float32)
-    flip = np.empty(CHUNK, np.float32)
+    scratch = np.empty((SCRATCH, CHUNK), np.float32)
     offsets = np.empty(CHUNK, np.int32)
-    vr = np.empty(CHUNK, np.float32)
-    vi = np.empty(CHUNK, np.float32)
-    axr = np.empty(CHUNK, np.float32)
-    axi = np.empty(CHUNK, np.float32)
-    ayr = np.empty(CHUNK, np.float32)
-    ayi = np.empty(CHUNK, np.float32)
-    azr = np.empty(CHUNK, np.float32)
-    azi = np.empty(CHUNK, np.float32)
-    dr = np.empty(CHUNK, np.float32)
-    di = np.empty(CHUNK, np.float32)
+    xs, ys, zs, flip = scratch[0], scratch[1], scratch[2], scratch[3]
+    vr, vi, axr, axi, ayr, ayi = scratch[4], scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
+    azr, azi, dr, di = scratch[10], scratch[11], scratch[12], scratch[13]
     radial = np.empty((2, CHUNK), np.float32)
     ctf = np.empty(CHUNK, np.float32)
     gain = np.ones(CHUNK, np.float32) if premultiplied else ctf  # what the data are still to be multiplied with
     slope = np.empty(CHUNK, np.float32)
     width = 2 * limit + 1
     table = np.empty((4, width), np.float32)
-    one = np.float32(1.0)
     unit = np.float32(1.0 / (limit * limit))
     for p in range(start, stop):
         row = rows[p]
         cube = cubes[which[p]]
         e = exposure[p]
-        axx, axy, ayy, offset = form[p, 0], 2.0 * form[p, 1], form[p, 2], constant[p]
+        axx, axy, ayy, offset = form[p, 0], form[p, 1], form[p, 2], constant[p]
         xx, xy, xz = np.float32(matrices[p, 0, 0]), np.float32(matrices[p, 0, 1]), np.float32(matrices[p, 0, 2])
         yx, yy, yz = np.float32(matrices[p, 1, 0]), np.float32(matrices[p, 1, 1]), np.float32(matrices[p, 1, 2])
         zx, zy, zz = np.float32(matrices[p, 2, 0]), np.float32(matrices[p, 2, 1]), np.float32(matrices[p, 2, 2])
@@ -73,49 +62,9 @@ def evaluate_ctf(
             out[p, s] = 0.0
         for low in range(0, count, CHUNK):
             size = min(CHUNK, count - low)
-            for j in range(size):
-                fx, fy = np.float32(kx[low + j]), np.float32(ky[low + j])
-                x = fx * xx + fy * yx
-                y = fx * xy + fy * yy
-                z = fx * xz + fy * yz
-                sign = one if x >= 0 else -one
-                x *= sign
-                y = y * sign + np.float32(origin)
-                z = z * sign + np.float32(origin)
-                ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
-                xs[j] = x - np.float32(ix)
-                ys[j] = y - np.float32(iy)
-                zs[j] = z - np.float32(iz)
-                flip[j] = sign
-                offsets[j] = 2 * (iz * plane + iy * line + ix)
-            for j in range(size):
-                o = offsets[j]
-                q = o + 2 * line
-                r = o + 2 * plane
-                t = r + 2 * line
-                x, y, z = xs[j], ys[j], zs[j]
-                d00r, d00i = cube[o + 2] - cube[o], cube[o + 3] - cube[o + 1]
-                d01r, d01i = cube[q + 2] - cube[q], cube[q + 3] - cube[q + 1]
-                d10r, d10i = cube[r + 2] - cube[r], cube[r + 3] - cube[r + 1]
-                d11r, d11i = cube[t + 2] - cube[t], cube[t + 3] - cube[t + 1]
-                c00r, c00i = cube[o] + x * d00r, cube[o + 1] + x * d00i
-                c01r, c01i = cube[q] + x * d01r, cube[q + 1] + x * d01i
-                c10r, c10i = cube[r] + x * d10r, cube[r + 1] + x * d10i
-                c11r, c11i = cube[t] + x * d11r, cube[t + 1] + x * d11i
-                b0r, b0i = c01r - c00r, c01i - c00i
-                b1r, b1i = c11r - c10r, c11i - c10i
-                e0r, e0i = c00r + y * b0r, c00i + y * b0i
-                e1r, e1i = c10r + y * b1r, c10i + y * b1i
-                azr[j] = e1r - e0r
-                azi[j] = e1i - e0i
-                vr[j] = e0r + z * azr[j]
-                vi[j] = e0i + z * azi[j]
-                ayr[j] = b0r + z * (b1r - b0r)
-                ayi[j] = b0i + z * (b1i - b0i)
-                f0r, f0i = d00r + y * (d01r - d00r), d00i + y * (d01i - d00i)
-                f1r, f1i = d10r + y * (d11r - d10r), d10i + y * (d11i - d10i)
-                axr[j] = f0r + z * (f1r - f0r)
-                axi[j] = f0i + z * (f1i - f0i)
+            kxs, kys = kx[low : low + size], ky[low : low + size]
+            sample(cube, matrices[p], kxs, kys, size, origin, line, plane, xs, ys, zs, offsets, flip, vr, vi, axr, axi,
+                   ayr, ayi, azr, azi)
             for j in range(size):  # conj(X) e a / s^2
                 a, b = kx[low + j] + limit, ky[low + j] + limit
                 er = table[0, a] * table[2, b] - table[1, a] * table[3, b]
@@ -125,11 +74,9 @@ def evaluate_ctf(
                 di[j] = to_data[e, low + j] * (xr * ei - xi * er)
             for j in range(size):
                 x, y = np.float64(kx[low + j]), np.float64(ky[low + j])
-                k2 = x * x + y * y
-                turns = axx * x * x + axy * x * y + ayy * y * y + offset - quartic * k2 * k2
-                ctf[j] = sine_of_turns(np.float32(turns - np.rint(turns)))
-                turns += 0.25
-                slope[j] = sine_of_turns(np.float32(turns - np.rint(turns)))
+                turns = chi_at(axx, axy, ayy, offset, quartic, x, y)
+                ctf[j] = sine_of_turns(turns)
+                slope[j] = sine_of_turns(turns + 0.25)
             if magnified is not None:
                 radial_derivative(radial, axr, axi, ayr, ayi, azr, azi, flip, kx, ky, low, size, matrices[p])
             # The slice's derivatives by a rotation replace those by the cube's axes. Of a Friedel mate, V = conj V(-s), the

@@ -37,6 +37,66 @@ def evaluate(
         )
 
 
+@jit(inline="always")
+def sample(
+    cube, matrix, kx, ky, size, origin, line, plane, xs, ys, zs, offsets, flip, vr, vi, axr, axi, ayr, ayi, azr, azi
+):
+    """V and its derivatives by the cube's x, y, z, real and imaginary, of the first ``size`` coefficients; trilinear.
+
+    Where x < 0 the Friedel mate is read as it is, and ``flip`` is -1. ``xs``, ``ys``, ``zs`` and ``offsets`` hold what comes
+    between; the others as in ``accumulate``.
+    """
+    one = np.float32(1.0)
+    xx, xy, xz = np.float32(matrix[0, 0]), np.float32(matrix[0, 1]), np.float32(matrix[0, 2])
+    yx, yy, yz = np.float32(matrix[1, 0]), np.float32(matrix[1, 1]), np.float32(matrix[1, 2])
+    # Unsigned, so that no index is looked at twice for being negative
+    u1, u2, u3 = np.uint64(1), np.uint64(2), np.uint64(3)
+    row, page = np.uint64(2 * line), np.uint64(2 * plane)
+    for j in range(size):
+        fx, fy = np.float32(kx[j]), np.float32(ky[j])
+        x = fx * xx + fy * yx
+        y = fx * xy + fy * yy
+        z = fx * xz + fy * yz
+        sign = one if x >= 0 else -one
+        x *= sign
+        y = y * sign + np.float32(origin)
+        z = z * sign + np.float32(origin)
+        ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
+        xs[j] = x - np.float32(ix)
+        ys[j] = y - np.float32(iy)
+        zs[j] = z - np.float32(iz)
+        flip[j] = sign
+        offsets[j] = 2 * (iz * plane + iy * line + ix)
+    for j in range(size):
+        o = np.uint64(offsets[j])
+        q = o + row
+        r = o + page
+        t = r + row
+        x, y, z = xs[j], ys[j], zs[j]
+        d00r, d00i = cube[o + u2] - cube[o], cube[o + u3] - cube[o + u1]
+        d01r, d01i = cube[q + u2] - cube[q], cube[q + u3] - cube[q + u1]
+        d10r, d10i = cube[r + u2] - cube[r], cube[r + u3] - cube[r + u1]
+        d11r, d11i = cube[t + u2] - cube[t], cube[t + u3] - cube[t + u1]
+        c00r, c00i = cube[o] + x * d00r, cube[o + u1] + x * d00i
+        c01r, c01i = cube[q] + x * d01r, cube[q + u1] + x * d01i
+        c10r, c10i = cube[r] + x * d10r, cube[r + u1] + x * d10i
+        c11r, c11i = cube[t] + x * d11r, cube[t + u1] + x * d11i
+        b0r, b0i = c01r - c00r, c01i - c00i
+        b1r, b1i = c11r - c10r, c11i - c10i
+        e0r, e0i = c00r + y * b0r, c00i + y * b0i
+        e1r, e1i = c10r + y * b1r, c10i + y * b1i
+        azr[j] = e1r - e0r
+        azi[j] = e1i - e0i
+        vr[j] = e0r + z * azr[j]
+        vi[j] = e0i + z * azi[j]
+        ayr[j] = b0r + z * (b1r - b0r)
+        ayi[j] = b0i + z * (b1i - b0i)
+        f0r, f0i = d00r + y * (d01r - d00r), d00i + y * (d01i - d00i)
+        f1r, f1i = d10r + y * (d11r - d10r), d10i + y * (d11i - d10i)
+        axr[j] = f0r + z * (f1r - f0r)
+        axi[j] = f0i + z * (f1i - f0i)
+
+
 @jit
 def accumulate(
     out, data, weight, matrix, shift_x, shift_y, cube, origin, line, plane, kx, ky, count, scratch, offsets
@@ -60,9 +120,6 @@ def accumulate(
     xx, xy, xz = np.float32(matrix[0, 0]), np.float32(matrix[0, 1]), np.float32(matrix[0, 2])
     yx, yy, yz = np.float32(matrix[1, 0]), np.float32(matrix[1, 1]), np.float32(matrix[1, 2])
     zx, zy, zz = np.float32(matrix[2, 0]), np.float32(matrix[2, 1]), np.float32(matrix[2, 2])
-    # Unsigned, so that no index is looked at twice for being negative
-    u1, u2, u3 = np.uint64(1), np.uint64(2), np.uint64(3)
-    row, page = np.uint64(2 * line), np.uint64(2 * plane)
     turn_x, turn_y = np.float32(shift_x), np.float32(shift_y)
     for s in range(SUMS):
         out[s] = 0.0
@@ -70,49 +127,8 @@ def accumulate(
         size = min(CHUNK, count - low)
         kxs, kys, ws = kx[low : low + size], ky[low : low + size], weight[low : low + size]
         ds = data[2 * low : 2 * (low + size)]
-        for j in range(size):
-            fx, fy = np.float32(kxs[j]), np.float32(kys[j])
-            x = fx * xx + fy * yx
-            y = fx * xy + fy * yy
-            z = fx * xz + fy * yz
-            sign = one if x >= 0 else -one
-            x *= sign
-            y = y * sign + np.float32(origin)
-            z = z * sign + np.float32(origin)
-            ix, iy, iz = np.int32(x), np.int32(y), np.int32(z)
-            xs[j] = x - np.float32(ix)
-            ys[j] = y - np.float32(iy)
-            zs[j] = z - np.float32(iz)
-            flip[j] = sign
-            offsets[j] = 2 * (iz * plane + iy * line + ix)
-        for j in range(size):
-            o = np.uint64(offsets[j])
-            q = o + row
-            r = o + page
-            t = r + row
-            x, y, z = xs[j], ys[j], zs[j]
-            d00r, d00i = cube[o + u2] - cube[o], cube[o + u3] - cube[o + u1]
-            d01r, d01i = cube[q + u2] - cube[q], cube[q + u3] - cube[q + u1]
-            d10r, d10i = cube[r + u2] - cube[r], cube[r + u3] - cube[r + u1]
-            d11r, d11i = cube[t + u2] - cube[t], cube[t + u3] - cube[t + u1]
-            c00r, c00i = cube[o] + x * d00r, cube[o + u1] + x * d00i
-            c01r, c01i = cube[q] + x * d01r, cube[q + u1] + x * d01i
-            c10r, c10i = cube[r] + x * d10r, cube[r + u1] + x * d10i
-            c11r, c11i = cube[t] + x * d11r, cube[t + u1] + x * d11i
-            b0r, b0i = c01r - c00r, c01i - c00i
-            b1r, b1i = c11r - c10r, c11i - c10i
-            e0r, e0i = c00r + y * b0r, c00i + y * b0i
-            e1r, e1i = c10r + y * b1r, c10i + y * b1i
-            azr[j] = e1r - e0r
-            azi[j] = e1i - e0i
-            vr[j] = e0r + z * azr[j]
-            vi[j] = e0i + z * azi[j]
-            ayr[j] = b0r + z * (b1r - b0r)
-            ayi[j] = b0i + z * (b1i - b0i)
-            f0r, f0i = d00r + y * (d01r - d00r), d00i + y * (d01i - d00i)
-            f1r, f1i = d10r + y * (d11r - d10r), d10i + y * (d11i - d10i)
-            axr[j] = f0r + z * (f1r - f0r)
-            axi[j] = f0i + z * (f1i - f0i)
+        sample(cube, matrix, kxs, kys, size, origin, line, plane, xs, ys, zs, offsets, flip, vr, vi, axr, axi, ayr, ayi,
+               azr, azi)
         for j in range(size):  # conj(D) e, e = exp(-2 pi i k.s); its sine and cosine from those of half the angle
             turns = np.float32(kxs[j]) * turn_x + np.float32(kys[j]) * turn_y
             r = turns - np.float32(np.int32(turns + (half if turns >= 0 else -half)))

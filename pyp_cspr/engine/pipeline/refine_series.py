@@ -20,7 +20,7 @@ from ..io.images import SeriesImages
 from ..model.settings import RefineSettings
 from ..model.tables import LARGEST_MAGNIFICATION, Dataset
 from ..model.task import ChunkJournal, MapGrid
-from ..refine.noise import Spectra
+from ..refine.noise import Spectra, relative_amplitude
 from ..refine.parameters import EXPOSURE_MODES, MODES, PARTICLE_MODES, Layout, SeriesGeometry
 from ..refine.search import SearchSettings, search_exposure_shifts, search_rotations, search_translations
 from ..refine.solve import Solution, SolveOptions, solve_series
@@ -218,11 +218,11 @@ class ExposureWeights:
         Of the series' common curve only the level is taken: its shape is the reference's filter, mostly, which all share.
         """
         k = np.arange(len(prior)) / crop_grid.field
-        amplitude = prior * self.factor[exposure] * np.exp(-0.25 * self.b_factor[exposure] * k**2)
+        amplitude = relative_amplitude(prior, self.factor[exposure], self.b_factor[exposure], k)
         measured = self.noise[exposure]
         last = max(1, len(measured) - 2)  # the outermost shell is only partly filled
         power = np.interp(k * self.field, np.arange(last), measured[:last])
-        return self.level * np.minimum(amplitude, 4.0 * prior.max()), power
+        return self.level * amplitude, power
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,17 @@ def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:
         scale = (amplitude * sums.match / noise).sum() / max((amplitude**2 * sums.model / noise).sum(), 1e-300)
         amplitude = amplitude * max(scale, 1e-6)
         noise = _noise(sums, amplitude)
-    shape = prior * factor[:, None] * np.exp(-0.25 * b_factor[:, None] * k**2)
+    shape = relative_amplitude(prior, factor, b_factor, k)
     top, bottom = (shape * sums.match / noise).sum(), (shape**2 * sums.model / noise).sum()
     level = max(top, np.sqrt(0.5 * bottom)) / bottom if bottom > 0 else 1.0
     return Spectra(amplitude, noise, factor, b_factor, float(level))
+
+
+def relative_amplitude(prior: NDArray, factor: NDArray, b_factor: NDArray, k: NDArray) -> NDArray[np.float64]:
+    """d g exp(-B k^2 / 4): ``prior`` (..., shells), ``factor`` and ``b_factor`` (...). At most 4 times the prior's largest: of
+    exposures in which nothing matches, factors are wild."""
+    amplitude = prior * factor[..., None] * np.exp(-0.25 * b_factor[..., None] * k**2)
+    return np.minimum(amplitude, 4.0 * prior.max(axis=-1, keepdims=True))
 
 
 def _fit_exposures(sums: ShellSums, shape: NDArray, noise: NDArray, k: NDArray) -> tuple[NDArray, NDArray]:

@@ -107,5 +107,7 @@ def test_the_level_is_that_of_the_series_in_units_of_the_model(random) -> None:
     assert twice.level == pytest.approx(0.5 * whole.level, rel=1e-6)
     nothing = sums._replace(match=-sums.match, noise_match=-sums.match)
     assert 0.0 < fit_spectra(nothing, prior, k).level < 0.02 * whole.level
+    first = np.where(np.arange(21)[:, None] == 0, 0.1, -1.0) * sums.match  # whose factor is then wild, and is held
+    assert 1e-3 < fit_spectra(sums._replace(match=first, noise_match=first), prior, k).level / whole.level < 0.1
     blind = sums._replace(match=0 * sums.match, model=0 * sums.model, noise_match=0 * sums.match, noise_model=0 * sums.model)
     assert fit_spectra(blind, prior, k).level == 1.0
