@@ -6,7 +6,7 @@ import argparse
 import sys
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, ContextManager, Dict, Iterator
 
 from ..errors import InputError
 from ..io.config import read_toml
@@ -73,6 +73,8 @@ def executor_of(args: argparse.Namespace) -> Executor:
     """The executor that the options ask for, to be used in a ``with`` statement."""
     kinds: Dict[str, Any] = {f.name: type(f.default) for f in fields(SlurmSettings)}
     values: Dict[str, Any] = {}
+    if args.slurm and args.executor != "slurm":
+        raise InputError(f"--slurm {args.slurm[0]}: it has no meaning without --executor slurm; add that, or leave it out")
     for text in args.slurm:
         name, _, value = text.partition("=")
         if name not in kinds:
@@ -89,6 +91,11 @@ def add_threads(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", type=int, default=0, metavar="N", help="threads of each process; 0: choose (%(default)s)")
     group.add_argument("--memory", type=float, default=0.0, metavar="GB",
                        help="for the projections in flight, all processes together; 0: half of what is free (%(default)s)")
+
+
+def projections_bar(label: str, total: int) -> ContextManager[Callable[[int], None]]:
+    """The bar of the chunks of a run."""
+    return progress_bar(total, label, " projections")
 
 
 @contextmanager
