@@ -109,7 +109,7 @@ def test_a_report_is_named_only_where_there_is_one(small_sample, tmp_path, capsy
     capsys.readouterr()
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "report" not in out
+    assert "report:" not in out
     assert f"map: {tmp_path / 'run' / 'map.mrc'}" in out
     assert main([*words, "--overwrite"]) == 0
     assert f"report: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out
