@@ -73,8 +73,6 @@ def executor_of(args: argparse.Namespace) -> Executor:
     """The executor that the options ask for, to be used in a ``with`` statement."""
     kinds: Dict[str, Any] = {f.name: type(f.default) for f in fields(SlurmSettings)}
     values: Dict[str, Any] = {}
-    if args.slurm and args.executor != "slurm":
-        raise InputError(f"--slurm {args.slurm[0]}: it has no meaning without --executor slurm; add that, or leave it out")
     for text in args.slurm:
         name, _, value = text.partition("=")
         if name not in kinds:
@@ -84,6 +82,8 @@ def executor_of(args: argparse.Namespace) -> Executor:
         except ValueError:
             raise InputError(f"--slurm {text}: {value!r} is not {kinds[name].__name__}") from None
     slurm = SlurmSettings.from_dict(values, "--slurm")
+    if values and args.executor != "slurm":
+        raise InputError(f"--slurm {args.slurm[0]}: it has no meaning without --executor slurm; add that, or leave it out")
     return make_executor(args.executor, Resources(args.processes, args.threads, args.memory, slurm))
 
 

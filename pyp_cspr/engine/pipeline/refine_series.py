@@ -41,6 +41,7 @@ def stage_radii(field: float, start: float, limit: float) -> List[float]:
 
 PartDone = Callable[[float], None]
 USUAL_EVALUATIONS = 5  # of a stage, for the progress
+SHARE_OF_SEARCH = 0.4  # of rotations, in the time of a series' refinement
 
 
 def untold(part: float) -> None:
@@ -319,7 +320,10 @@ def refine_one(
     begin = time.perf_counter()
     found = search(model, start, settings, options)
     journal.seconds["search"] = journal.seconds.get("search", 0.0) + time.perf_counter() - begin
-    solution, spectra, report = refine_series(model, start, found, radii, options, progress)
+    before = SHARE_OF_SEARCH if settings.search_cone else 0.0
+    progress(before)
+    solution, spectra, report = refine_series(model, start, found, radii, options,
+                                              lambda part: progress(before + (1.0 - before) * part))
     journal.seconds["refine"] = journal.seconds.get("refine", 0.0) + report["seconds"]
     score = projection_scores(model, solution)
     view, place = uncertainties(model, solution)
