@@ -13,7 +13,7 @@ import pytest
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.model.settings import ReconstructSettings
-from pyp_cspr.engine.pipeline.iterate import refine
+from pyp_cspr.engine.pipeline.iterate import _label, refine
 from pyp_cspr.engine.pipeline.reconstruct import reconstruct
 
 
@@ -53,6 +53,13 @@ def test_a_large_series_is_told_of_while_it_is_refined(series, tmp_path) -> None
             before = next(i for i in range(len(counts)) if sum(counts[: i + 1]) >= 0.5 * total)
             assert before >= 4  # steps of the solver, none of which leaps
             assert max(counts) < 0.4 * total
+
+
+def test_the_bar_says_how_long_all_iterations_may_take() -> None:
+    history = [{"seconds": 60.0}, {"seconds": 500.0}, {"seconds": 600.0}]
+    assert [_label(history[:count], 5) for count in range(4)] == [
+        "iteration 0 of 5", "iteration 1 of 5", "iteration 2 of 5, 33 min to the end", "iteration 3 of 5, 30 min to the end"]
+    assert _label(history, 3) == "iteration 3 of 3"  # the bar itself says that
 
 
 def test_a_chunk_that_is_done_is_told_of_whole(series, tmp_path) -> None:

@@ -174,6 +174,8 @@ def test_a_record_that_is_damaged_is_said_in_one_line_with_a_remedy(sample, whol
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert name in line
     assert "delete" in line or "--overwrite" in line
+    assert main(["info", str(run)]) == code
+    assert name in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"PK"])
