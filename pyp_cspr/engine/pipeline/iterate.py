@@ -121,8 +121,7 @@ def refine(
         while not reason:
             iteration = len(history)
             store = run.store(iteration)
-            new = store.finished() is None
-            if new:
+            if (new := store.finished() is None):
                 start = time.perf_counter()
                 if not store.plan_path.exists():  # the plan of a run that was killed holds: refine.json is the same
                     if iteration == 0:
@@ -276,9 +275,8 @@ def _claim(folder: RunStore, plan: Dict[str, Any], overwrite: bool) -> None:
                              "--overwrite")
         folder.clean()
         return
-    if path.exists():
-        shutil.rmtree(folder.folder / "report", ignore_errors=True)
-    shutil.rmtree(folder.folder / "iterations", ignore_errors=True)
+    for name in ("iterations", "report") if path.exists() else ("iterations",):
+        shutil.rmtree(folder.folder / name, ignore_errors=True)
     for name in ("summary.json", "report.html"):
         (folder.folder / name).unlink(missing_ok=True)
     write_json(path, plan)

@@ -10,6 +10,8 @@ RUN/
   optimisation_set.star particles.star tomograms.star tilt_series/    so that a run is again a data set
   result.npz refinement.npz    the data set as merged; scores, weights and uncertainties of a refinement
   summary.json                 written last by the merge: its presence means that the run is whole
+  report/                      the figures of report.html as PNG
+  .lock                        held by the command that works here; empty
 """
 
 from __future__ import annotations
