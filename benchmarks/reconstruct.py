@@ -235,7 +235,7 @@ def run_box(box: int, projections: int, cores: List[int], folder: Path, repeats:
     relion = shutil.which("relion_reconstruct")
     cases: List[Tuple[str, int, List[str], Path, bool]] = []
     for n in cores:
-        for padding in ("1", "1.125", "1.5"):
+        for padding in ("1", "1.09375", "1.5"):
             out = folder / f"ours_{padding}_{n}"
             arguments = [*ours, "--out", str(out), "--padding", padding, "--threads", str(n)]
             command = [sys.executable, "-m", "pyp_cspr.engine.cli", *arguments]

@@ -5,7 +5,7 @@
 Each row is one process that refines one simulated series (no file is written but the sample) from 2 deg, 4 A and tilts of
 0.5 deg, 0.5 deg, 4 A, to 8.5 A; box 96 has the same pixel and more of the particle's surroundings; box 128 has 2 A/px and
 goes to 6 A, as in the comparison with RELION. The second run in a process counts, whose kernels are loaded, with extraction and
-all. Memory is the peak of the process; "bounded" runs with a tenth of the coefficients in memory.
+all. Memory is the peak of the process; "bounded" runs with 8 MB of coefficients in memory at a time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Dict
 BASE: Dict[str, Any] = {"particles": 60, "tilts": 41, "box": 64, "pixel": 4.0, "limit": 8.5}
 CODE = """
 import json, re, sys, time
+from pyp_cspr.engine.core._jit import one_thread_for_libraries
 from pyp_cspr.engine.core.projection import Reference
 from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset
@@ -31,6 +32,7 @@ from pyp_cspr.engine.pipeline.refine_series import refine_series, refinement_gri
 from pyp_cspr.engine.pipeline.series_model import SeriesModel, geometry_of
 from pyp_cspr.engine.refine.solve import SolveOptions
 folder, threads, memory, limit = sys.argv[1], int(sys.argv[2]), int(float(sys.argv[3])), float(sys.argv[4])
+one_thread_for_libraries()
 dataset = read_dataset(folder)
 dataset.assign_halves()
 settings = RefineSettings()

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+# The same cases every time, on every machine; a test asks for more with settings of its own.
+settings.register_profile("seeded", derandomize=True, database=None)
+settings.load_profile("seeded")
+
+REAL_DATA = Path(os.environ.get("CSPR_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 @pytest.fixture
@@ -21,10 +26,10 @@ def random() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real data beside the checkout; the test is skipped where there is none."""
-    if not SHARED_DATA.is_dir():
-        pytest.skip("no real data beside the checkout (../shared/data)")
-    return SHARED_DATA
+    """Folder of real data (docs/architecture.md); the test is skipped where there is none."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"no real data in {REAL_DATA}; CSPR_TEST_DATA names another folder")
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")

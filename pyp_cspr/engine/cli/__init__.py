@@ -1,7 +1,4 @@
-"""cspr: constrained single-particle refinement of tilt series and movies.
-
-Each command is a module of this package; its docstring is its help.
-"""
+"""The command ``cspr``. Each of its commands is a module of this package, whose docstring is its help."""
 
 from __future__ import annotations
 
@@ -15,13 +12,14 @@ from typing import Any, Callable, List, Optional, Sequence
 from .. import __version__
 from ..errors import CsprError
 
+ABOUT = "Constrained single-particle refinement of tilt series. `cspr COMMAND --help` says what a command does."
 COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter",
             "postprocess", "convert")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 failed, 2 wrong input."""
-    parser = argparse.ArgumentParser(prog="cspr", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="cspr", description=ABOUT)
     parser.add_argument("--version", action="version", version=f"cspr {__version__}")
     parser.add_argument("--end-with", type=int, default=0, metavar="PID",
                         help="end when this process, which started the command, ends: for programs")

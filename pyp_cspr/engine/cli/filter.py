@@ -1,6 +1,6 @@
 """Keep the particles that score well enough, are not too near to better ones, and have enough projections.
 
-Writes a data set of those to the folder OUT, with the images where they are, and filter.json with what each rule removed.
+Writes a data set of those to FOLDER, with the images where they are, and filter.json with what each rule removed.
 Rules apply in this order: projections, score, distance. The automatic threshold parts the scores in two groups where they
 fall into two, and removes nothing where they do not.
 """

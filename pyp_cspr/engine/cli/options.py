@@ -6,11 +6,11 @@ import argparse
 import sys
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, Callable, ContextManager, Dict, Iterator
+from typing import Any, Callable, ContextManager, Dict, Iterator, Type
 
 from ..errors import InputError
 from ..io.config import read_toml
-from ..model.settings import ReconstructSettings
+from ..model.settings import ReconstructSettings, Settings, default_text
 from ..pipeline.executors import EXECUTORS, Executor, Resources, SlurmSettings, make_executor
 
 
@@ -42,7 +42,14 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--tasks-per-chunk", type=int, default=1, metavar="N", help="series in a chunk (%(default)s)")
     group.add_argument("--overwrite", action="store_true", help="replace another run in RUN")
-    parser.epilog = "settings: " + ", ".join(f.name for f in fields(ReconstructSettings))
+    parser.epilog = settings_help(ReconstructSettings, "settings, for --settings")
+
+
+def settings_help(kind: Type[Settings], title: str) -> str:
+    """A line for each setting: its name, default, unit and meaning."""
+    shown = [(f"{one.name} = {default_text(one)}", one.metadata["unit"], one.metadata["text"]) for one in fields(kind)]
+    widths = [max(len(row[column]) for row in shown) for column in (0, 1)]
+    return f"{title}:\n" + "\n".join(f"  {name:{widths[0]}}  {unit:{widths[1]}}  {text}" for name, unit, text in shown)
 
 
 def settings_of(args: argparse.Namespace) -> ReconstructSettings:

@@ -16,12 +16,13 @@ from ..io.config import read_toml
 from ..model.settings import RefineSettings, of_iteration
 from ..pipeline.iterate import refine
 from . import print_json
-from .options import add_data, add_executor, add_json, add_machine, executor_of, projections_bar
+from .options import add_data, add_executor, add_json, add_machine, executor_of, projections_bar, settings_help
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
-    parser.add_argument("--reference", required=True, metavar="MAP", help="starting map, of the particles' box and pixel")
+    parser.add_argument("--reference", required=True, metavar="MAP",
+                        help="starting map, of the run's box and pixel: the particles', or --box and --pixel")
     parser.add_argument("--halves", nargs=2, default=(), metavar=("HALF1", "HALF2"),
                         help="half maps of the reference: each half-set starts from its own; the particles must have half-sets")
     parser.add_argument("--out", required=True, metavar="RUN",
@@ -47,7 +48,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
     add_machine(parser)
     add_executor(parser)
     add_json(parser)
-    parser.epilog = "settings: " + ", ".join(field.name for field in fields(RefineSettings))
+    parser.epilog = settings_help(
+        RefineSettings, "settings, for --settings and --set (a prior is a standard deviation; 0 keeps what it is of)")
 
 
 def values_of(args: argparse.Namespace) -> Dict[str, Any]:

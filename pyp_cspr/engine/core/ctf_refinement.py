@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._jit import run_ranges
 from .band import Band
 from .projection import Reference, check_scales
-from .refinement import AMPLITUDE, LocalEquations
+from .refinement import AMPLITUDE, LocalEquations, flat_cubes
 
 # Rotation about the microscope's x, y, z (radians), shift in x, y (angstrom), log of the amplitude, mean defocus m and the
 # components of astigmatism a1, a2 (angstrom), phase shift (radians), log of the magnification about the particle's centre. The
@@ -106,7 +106,7 @@ def ctf_equations(
     constant = np.ascontiguousarray(phase / (2.0 * np.pi))
     quartic = 0.25 * wavelength**3 * cs * 1e7 / field**4
     matrices = matrices * (scales * first.padded / first.box)
-    cubes = np.stack([reference.cube.view(np.float32).reshape(-1) for reference in references])
+    cubes = flat_cubes(references)
     line = first.extent + 1
     plane = line * (2 * first.extent + 1)
     limit = int(max(band.kx[:count].max(), np.abs(band.ky[:count]).max()))

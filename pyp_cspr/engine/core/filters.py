@@ -42,11 +42,6 @@ def b_factor_curve(box: int, pixel: float, b_factor: float) -> NDArray[np.float6
     return np.exp(-0.25 * b_factor / resolutions(box, pixel) ** 2)
 
 
-def apply_b_factor(volume: NDArray, pixel: float, b_factor: float, threads: int = 1) -> NDArray[np.float32]:
-    """The map times exp(-B k^2 / 4) in Fourier space, ``b_factor`` in square angstrom: a negative B sharpens."""
-    return radial_filter(volume, b_factor_curve(volume.shape[0], pixel, b_factor), threads)
-
-
 def reference_weight(curve: NDArray) -> NDArray[np.float64]:
     """C_ref = sqrt(2 FSC / (1 + FSC)), Rosenthal and Henderson 2003: correlation of the full map with the true one."""
     clipped = np.clip(curve, 0.0, 1.0)

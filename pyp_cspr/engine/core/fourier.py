@@ -27,6 +27,8 @@ def crops_to_coefficients(
 
     Raises ValueError where the images are not of the band's box.
     """
+    from .fourier_kernels import pick
+
     images = np.asarray(images, dtype=np.float32)
     if images.ndim != 3 or images.shape[1:] != (band.box, band.box):
         raise ValueError(f"images have the shape {images.shape}, want (B, {band.box}, {band.box})")
@@ -47,9 +49,7 @@ def crops_to_coefficients(
             else:
                 rows = scipy.fft.rfft(images[first:last], workers=1)[:, :, :columns]
                 whole = scipy.fft.fft(np.ascontiguousarray(rows), axis=1, overwrite_x=True, workers=1)
-            for image, out in zip(whole, result[first:last]):
-                np.take(image.reshape(-1), offset, out=out, mode="clip")
-            result[first:last] *= sign
+            pick(result[first:last], whole.reshape(last - first, -1), offset, sign)
 
     run_ranges(transform, len(images), threads)
     return result
@@ -106,26 +106,6 @@ def volume_to_half(
     half = transform[np.ix_(index % padded, index % padded, np.arange(extent + 1))]
     _flip_odd(half, extent)  # moves the origin from pixel 0 to pixel padded / 2
     return half
-
-
-def half_to_volume(half: NDArray, padded: int, box: int, threads: int = 1) -> NDArray[np.float32]:
-    """The inverse: map (box, box, box) of a half cube on a grid of ``padded``, cropped about the centre.
-
-    Frequencies at and above padded / 2 are left out. ``half`` must be complete: its plane x = 0 its own Friedel mate.
-    """
-    extent = half.shape[2] - 1
-    if half.shape != (2 * extent + 1, 2 * extent + 1, extent + 1) or padded % 2 or padded < box:
-        raise ValueError(f"half cube {half.shape} and padded size {padded} do not fit a box of {box}")
-    reach = min(extent, padded // 2 - 1)
-    inside = slice(extent - reach, extent + reach + 1)
-    part = np.array(half[inside, inside, : reach + 1], dtype=np.complex64)
-    _flip_odd(part, reach)
-    index = np.arange(-reach, reach + 1) % padded
-    space = np.zeros((padded, padded, padded // 2 + 1), np.complex64)
-    space[np.ix_(index, index, np.arange(reach + 1))] = part
-    whole = scipy.fft.irfftn(space, s=(padded,) * 3, workers=threads, overwrite_x=True)
-    first = padded // 2 - box // 2
-    return np.ascontiguousarray(whole[(slice(first, first + box),) * 3], dtype=np.float32)
 
 
 def complete_plane(half: NDArray) -> NDArray:

@@ -6,7 +6,7 @@ values. Harauz and van Heel 1986 (the curve); Chen et al. 2013, Ultramicroscopy 
 
 from __future__ import annotations
 
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Iterator, Optional, Tuple
 
 import numpy as np
 import scipy.fft
@@ -36,37 +36,19 @@ def shell_blocks(box: int) -> Iterator[Tuple[slice, NDArray[np.int64]]]:
         yield planes, np.rint(np.sqrt(k[planes, None, None] ** 2 + yx)).astype(np.int64)
 
 
-def shell_sums(box: int, pairs: Sequence[Tuple[NDArray, NDArray]]) -> NDArray[np.float64]:
-    """Sum of Re(A conj(B)) over the whole sphere for each pair of half transforms, ``(n_pairs, N//2+1)``.
+def shell_sums(box: int, a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    """Sums over each shell of the whole sphere, of two half transforms: Re(A conj(B)), |A|^2, |B|^2, 1; ``(4, N//2+1)``."""
+    from .fsc_kernels import add_shells
 
-    Every coefficient of the half with 0 < x < N/2 stands for itself and its Friedel mate.
-    """
-    last = box // 2 + 1
-    twice = np.full(last, 2.0, np.float32)
-    twice[0] = 1.0
-    if box % 2 == 0:
-        twice[-1] = 1.0
-    sums = np.zeros((len(pairs), last))
-    for planes, shell in shell_blocks(box):
-        flat = shell.ravel()
-        for row, (a, b) in enumerate(pairs):
-            first, second = a[planes], b[planes]
-            product = first.real * second.real
-            product += first.imag * second.imag
-            product *= twice
-            sums[row] += np.bincount(flat, product.ravel(), minlength=last)[:last]
+    sums = np.zeros((4, box // 2 + 1))
+    k = np.rint(scipy.fft.fftfreq(box) * box).astype(np.int64)
+    add_shells(sums, a, b, k, np.empty(box // 2 + 1, np.int32))
     return sums
-
-
-def shell_counts(box: int) -> NDArray[np.float64]:
-    """Number of coefficients of the whole sphere in each shell, ``(N//2+1,)``."""
-    one = np.broadcast_to(np.ones(1, np.float32), (box, box, box // 2 + 1))
-    return shell_sums(box, [(one, one)])[0]
 
 
 def correlate(box: int, a: NDArray, b: NDArray) -> NDArray[np.float64]:
     """FSC of two half transforms, ``(N//2+1,)``; shell 0 is 1, and a shell without power is 0."""
-    return curve_of_sums(*shell_sums(box, [(a, b), (a, a), (b, b)]))
+    return curve_of_sums(*shell_sums(box, a, b)[:3])
 
 
 def curve_of_sums(cross: NDArray, first: NDArray, second: NDArray) -> NDArray[np.float64]:
@@ -107,12 +89,6 @@ def randomise_phases(spectrum: NDArray, box: int, from_shell: int, seed: int) ->
         angle -= angle[mate][:, mate]  # the difference of two uniform angles is uniform
         out[:, :, x] = np.where(beyond, plane * np.exp(1j * angle), plane)
     return out
-
-
-def phase_randomise(volume: NDArray, from_shell: int, seed: int, threads: int = 1) -> NDArray[np.float32]:
-    """The map ``(N, N, N)`` with random phases at shells >= ``from_shell`` and its amplitudes kept."""
-    box = volume.shape[0]
-    return inverse(randomise_phases(transform(volume, threads), box, from_shell, seed), box, threads, overwrite=True)
 
 
 def randomise_from(unmasked: NDArray, threshold: float = 0.8) -> Optional[int]:

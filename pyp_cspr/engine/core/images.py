@@ -37,7 +37,8 @@ def _moments(image: NDArray, low: float, high: float) -> Tuple[float, float, int
     from .image_kernels import add_moments
 
     rows = max(1, BLOCK_PIXELS // image.shape[1])
-    start = float(np.mean(image[:rows], dtype=np.float64))  # sums about it lose no digits
+    with np.errstate(invalid="ignore"):
+        start = float(np.median(image[0].astype(np.float32)))  # sums about it lose no digits, which one wild pixel cannot move
     if not np.isfinite(start):
         start = 0.0
     sums, least, largest = np.zeros(3), np.inf, -np.inf

@@ -161,8 +161,7 @@ def exposure_images(
     """
     exposures = len(tilts)
     products, power = np.zeros((exposures, count), complex), np.zeros(exposures)
-    small = Band(band.box, float(np.hypot(band.kx[:count], band.ky[:count].astype(float)).max()), band.kx[:count],
-                 band.ky[:count], band.shell[:count], band.offset[:count], band.sign[:count])
+    small = band.up_to(count)
     poses = np.asarray(rotations, dtype=np.float64)
     for p, which in enumerate(particles.which):
         rows = slice(particles.first[p], particles.first[p + 1])
@@ -171,5 +170,5 @@ def exposure_images(
         data = particles.parts[0, rows, :count] - 1j * particles.parts[1, rows, :count]
         np.add.at(products, seen, data * model)
         np.add.at(power, seen, (particles.weight[rows, :count] * np.abs(model) ** 2).sum(axis=1))
-    phase = (2 * np.pi / particles.field) * (shifts @ np.stack([band.kx[:count], band.ky[:count]]).astype(np.float64))
+    phase = (2 * np.pi / particles.field) * (shifts @ np.stack([small.kx, small.ky]).astype(np.float64))
     return products.real @ np.cos(phase).T + products.imag @ np.sin(phase).T, power

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .config import read_json, write_json
 from .text import PathLike, integer, number, read_lines, write_lines
 
+LONGEST_NAME = 200  # bytes of a series' name: file systems end at 255, and files have endings
 BOXES3D = ("PTLIDX", "X", "Y", "Z", "Score", "Keep_CSP")
 
 
@@ -86,7 +86,7 @@ class Boxes3d:
 
 
 def read_boxes3d(path: PathLike) -> Boxes3d:
-    """Read ``_boxes3d.txt``; n may be 0. Raises InputError, also for an index that comes twice."""
+    """Read ``_boxes3d.txt``; n may be 0. Raises InputError, also for an index that comes twice or is below 0."""
     name = os.fspath(path)
     index: List[int] = []
     values: List[List[float]] = []
@@ -99,6 +99,8 @@ def read_boxes3d(path: PathLike) -> Boxes3d:
         if len(words) != len(BOXES3D):
             raise InputError(f"{name}: line {row}: {len(words)} columns, want {' '.join(BOXES3D)}")
         index.append(integer(words[0], name, row, BOXES3D[0]))
+        if index[-1] < 0:
+            raise InputError(f"{name}: line {row}: PTLIDX is below 0; it counts from 0")
         if index[-1] in seen:
             raise InputError(f"{name}: line {row}: PTLIDX {index[-1]} a second time; remove one of the lines")
         seen.add(index[-1])
@@ -143,7 +145,8 @@ def read_names(path: PathLike) -> List[str]:
 
 def is_name(text: str) -> bool:
     """Whether ``text`` can be part of a file's name and stays in its folder."""
-    return bool(text.strip()) and not any(mark in text for mark in "/\\\0\r\n") and text not in (".", "..")
+    short = len(text.encode("utf-8", "replace")) <= LONGEST_NAME
+    return short and bool(text.strip()) and not any(mark in text for mark in "/\\\0\r\n") and text not in (".", "..")
 
 
 def write_names(path: PathLike, names: Sequence[str]) -> None:
@@ -152,26 +155,3 @@ def write_names(path: PathLike, names: Sequence[str]) -> None:
     if bad or len(set(names)) != len(names):
         raise ValueError(f"{bad[0]!r} is no name" if bad else "a name comes twice")
     write_lines(path, names)
-
-
-def read_particle_index(path: PathLike) -> Dict[int, Tuple[int, int]]:
-    """``micrograph_particle.index``: for each film its (first, end) row of the data set's table, end not included.
-
-    Raises InputError.
-    """
-    name = os.fspath(path)
-    value: Any = read_json(path)
-    if not isinstance(value, dict):
-        raise InputError(f"{name}: want an object of film: [start, end]")
-    result: Dict[int, Tuple[int, int]] = {}
-    for film, span in value.items():
-        good = isinstance(span, list) and len(span) == 2 and all(type(item) is int for item in span)
-        if not good or not film.isdecimal() or len(film) > 9 or not 0 <= span[0] <= span[1]:
-            raise InputError(f"{name}: film {film[:40]!r}: {str(span)[:40]}, want a number and its [start, end]")
-        result[int(film)] = (span[0], span[1])
-    return result
-
-
-def write_particle_index(path: PathLike, index: Dict[int, Tuple[int, int]]) -> None:
-    """Write ``micrograph_particle.index``. Raises InputError where it cannot be written."""
-    write_json(path, {str(film): [int(start), int(end)] for film, (start, end) in index.items()})

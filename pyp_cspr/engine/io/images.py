@@ -97,6 +97,7 @@ class RawImages(SeriesImages):
         mapped, image = self._images[exposure_row]
         low, begin, end = self._frames(positions, box)
         crops = cut_crops(np.asarray(mapped.data[image]), low, begin, end, box, mean, self.contrast / deviation)
+        mapped.release(image)  # a series' images are larger than all that is kept of them
         return (crops, *self.place(exposure_row, particle_rows, positions, box))
 
     def place(self, exposure_row: int, particle_rows: ArrayLike, u: ArrayLike, box: int) -> Placed:
@@ -156,11 +157,12 @@ class StackImages(SeriesImages):
             raise ValueError(f"exposure {exposure_row} or its particles are not of series {self._series}")
         images = np.empty((len(rows), self.box, self.box), np.float32)
         for image, row in zip(images, rows.tolist()):
-            image[...] = self._image(row, self._columns[exposure_row])
+            self._read(image, row, self._columns[exposure_row])
         if self.contrast != 1:
             images *= self.contrast
-        if not np.isfinite(images).all():
-            bad = rows[np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))[0]]
+        good = np.isfinite(images.sum(axis=(1, 2)))  # a pixel that is no number makes the sum none
+        if not good.all():
+            bad = rows[np.flatnonzero(~good)[0]]
             raise InputError(f"{table['stack'][bad]}: has pixels that are not numbers; leave particle {table['name'][bad]} out")
         return (fit_box(images, box), *self.place(exposure_row, rows, u, box))
 
@@ -171,19 +173,24 @@ class StackImages(SeriesImages):
         centre, _ = project(rotation, shift, self._dataset.particles["extract_position"][rows])
         return centre, np.ones(len(rows), np.float32)
 
-    def _image(self, row: int, column: int) -> NDArray:
+    def _read(self, out: NDArray[np.float32], row: int, column: int) -> None:
+        """Read the image of a particle (row) in an exposure (column) into ``out`` (box, box)."""
         stack = self._stacks.get(row)
         if stack is None:
             stack = self._stacks[row] = self._open(row)
         index = int(stack.slices[column])
         if index < 0:
             raise ValueError(f"particle {row} is not visible in exposure {column} of its series")
-        count = self.box * self.box
-        image = np.fromfile(stack.path, stack.dtype, count, offset=stack.offset + index * count * stack.dtype.itemsize)
-        if len(image) != count:
+        straight = stack.dtype == np.float32 and stack.dtype.isnative
+        image = out if straight else np.empty((self.box, self.box), stack.dtype)
+        with open(stack.path, "rb", buffering=0) as stream:
+            stream.seek(stack.offset + index * image.nbytes)
+            count = stream.readinto(image.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # views of the same memory
+        if count != image.nbytes:
             raise InputError(f"{stack.path}: ends before image {index + 1}; it has changed, start again")
+        if not straight:
+            out[...] = image
         self._count(image.nbytes)
-        return image.reshape(self.box, self.box)
 
     def _open(self, row: int) -> _OnDisk:
         stack = open_stack(str(self._dataset.particles["stack"][row]))

@@ -80,7 +80,8 @@ def read_xf(path: PathLike) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
     """F ``(n, 2, 2)`` and d ``(n, 2)`` of lines A11 A12 A21 A22 DX DY. Raises InputError."""
     values = _read_numbers(path, 6)
     linear = values[:, :4].reshape(-1, 2, 2)
-    flat = np.flatnonzero(~(np.linalg.det(linear) > 1e-6))
+    with np.errstate(all="ignore"):  # of numbers like 1e300
+        flat = np.flatnonzero(~(np.linalg.det(linear) > 1e-6))
     if len(flat):
         raise InputError(f"{os.fspath(path)}: line {flat[0] + 1}: its matrix is singular or mirrored; check the alignment")
     return linear, values[:, 4:]

@@ -7,6 +7,7 @@ file must be refused before anything is computed from it.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import tempfile
 import warnings
@@ -27,6 +28,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 REAL_MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16"}
 HEADER_BYTES = 1024
 IMOD_STAMP = 1146047817  # at byte 152; then bit 0 of the flags at byte 156 says that bytes are signed
+VOXEL_TOLERANCE = 0.01  # of a map: relative, by which its axes may differ
 LARGEST_AXIS = 1_000_000  # a header beyond this is not an MRC header
 
 
@@ -49,6 +51,16 @@ class MrcStack:
         if not 0 <= index < self.n:
             raise InputError(f"{self.path}: image {index + 1} of a stack of {self.n}; check the star files against the stack")
         return self.data[index]
+
+    def release(self, index: int) -> None:
+        """Give the memory of an image's pages back; they are read again when they are wanted."""
+        mapping: Any = getattr(self.data, "_mmap", None)
+        if not hasattr(mapping, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        size = self.data[index].nbytes
+        first = int(self.data.offset) % mmap.ALLOCATIONGRANULARITY + index * size  # type: ignore[attr-defined]
+        start = first - first % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_DONTNEED, start, first + size - start)
 
 
 def open_stack(path: PathLike) -> MrcStack:
@@ -78,12 +90,20 @@ def open_stack(path: PathLike) -> MrcStack:
         data = np.memmap(name, dtype=dtype, mode="r", offset=offset, shape=(n, ny, nx))
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: cannot be read: {_reason(error)}") from None
-    return MrcStack(name, n, ny, nx, _pixel(header), data)
+    return MrcStack(name, n, ny, nx, _voxel(header)[0], data)
 
 
 def read_map(path: PathLike) -> Tuple[NDArray[np.float32], float]:
-    """A map ``(nz, ny, nx)`` float32 and its pixel size (0 where the header does not say). Raises InputError."""
+    """A map ``(nz, ny, nx)`` float32 and its pixel size (0 where the header does not say).
+
+    Raises InputError, as ``open_stack`` does, and for voxels that are not cubes.
+    """
     stack = open_stack(path)
+    sizes = _voxel(_read_header(stack.path)[0])
+    said = [size for size in sizes if size > 0]
+    if said and max(said) > (1.0 + VOXEL_TOLERANCE) * min(said):
+        what = " x ".join(f"{size:g}" for size in sizes)
+        raise InputError(f"{stack.path}: voxels of {what} A; resample the map to cubes, or mend the cell in its header")
     return np.ascontiguousarray(stack.data, dtype=np.float32), stack.pixel
 
 
@@ -201,10 +221,10 @@ def _read_header(name: str) -> Tuple[Any, int]:
     return header, int(np.frombuffer(extended, header.dtype["nsymbt"])[0])
 
 
-def _pixel(header: Any) -> float:
-    cells = int(header.mx)
-    size = float(header.cella.x)
-    return size / cells if cells > 0 and np.isfinite(size) and size > 0 else 0.0
+def _voxel(header: Any) -> Tuple[float, ...]:
+    """x, y, z in angstrom; 0 where the header does not say."""
+    pairs = ((header.mx, header.cella.x), (header.my, header.cella.y), (header.mz, header.cella.z))
+    return tuple(float(size) / int(cells) if cells > 0 and np.isfinite(size) and size > 0 else 0.0 for cells, size in pairs)
 
 
 def _bytes_are_unsigned(header: Any) -> bool:

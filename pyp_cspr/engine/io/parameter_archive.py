@@ -10,12 +10,13 @@ import bz2
 import io
 import os
 import tarfile
+from contextlib import contextmanager
 from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple, Union
 
 from ..errors import InputError
 from .boxes import is_name
 from .cistem import CistemTable, ExtendedTable, format_cistem, format_extended, parse_cistem, parse_extended
-from .frealign import ParTable, format_par, parse_par
+from .frealign import ParTable, format_par, parse_par, read_par
 from .mrc import write_aside
 from .text import PathLike, read_bytes
 
@@ -66,6 +67,27 @@ def read_archive_stat(path: PathLike, limit: int = 0) -> Optional[CistemTable]:
     return None
 
 
+def is_par(path: PathLike) -> bool:
+    """Whether a path names one table of text, and no archive."""
+    return os.fspath(path).endswith((*PAR_SUFFIXES, *(suffix + ".bz2" for suffix in PAR_SUFFIXES)))
+
+
+def read_packed_par(path: PathLike, limit: int = 0) -> ParTable:
+    """A ``.par`` or ``.parx`` as it lies or packed (``.par.bz2``, ``.parx.bz2``); ``limit`` as in ``read_archive``.
+
+    Raises InputError.
+    """
+    name = os.fspath(path)
+    if not name.endswith(".bz2"):
+        return read_par(path)
+    with _unpacked(name, limit) as bounded:
+        try:
+            data = bounded.read()
+        except (OSError, EOFError, ValueError) as error:
+            raise InputError(f"{name}: not a table packed with bzip2: {' '.join(str(error).split())}; pack it again") from None
+    return parse_par(data, name)
+
+
 def _is_table(member: str) -> bool:
     suffix = os.path.splitext(member)[1]
     return not member.startswith(".") and (suffix == ".cistem" or suffix in PAR_SUFFIXES)
@@ -78,13 +100,7 @@ def _members(name: str, limit: int) -> Iterator[Tuple[str, bytes]]:
             if _is_table(member):
                 yield member, read_bytes(os.path.join(name, member))
         return
-    try:
-        size = os.path.getsize(name)
-        source = open(name, "rb")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path") from None
-    with source:
-        bounded = _Bounded(source, limit or max(SMALL_ENOUGH, LARGEST_RATIO * size), name)
+    with _unpacked(name, limit) as bounded:
         seen = set()
         try:
             with tarfile.open(fileobj=bounded, mode="r|") as archive:
@@ -105,6 +121,18 @@ def _members(name: str, limit: int) -> Iterator[Tuple[str, bytes]]:
         except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{name}: not a parameter archive (tar in bzip2): {reason}; copy or make it again") from None
+
+
+@contextmanager
+def _unpacked(name: str, limit: int) -> Iterator[_Bounded]:
+    """The bytes of a file packed with bzip2. Raises InputError where it cannot be opened."""
+    try:
+        size = os.path.getsize(name)
+        source = open(name, "rb")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}; check the path") from None
+    with source:
+        yield _Bounded(source, limit or max(SMALL_ENOUGH, LARGEST_RATIO * size), name)
 
 
 def _safe_name(info: tarfile.TarInfo, bounded: _Bounded, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +12,69 @@ from ..core.splines import grid_weights
 from ..errors import InputError
 from ..model.tables import LARGEST_GRID
 from . import pyp_geometry as pyp
-from .pyp_series import Columns, Part, PypOptics, PypSeries, SeriesTables, affine_grid, particle_name, start_exposures
+from .pyp_series import (
+    LARGEST,
+    Columns,
+    Part,
+    PypOptics,
+    PypSeries,
+    SeriesTables,
+    affine_grid,
+    particle_name,
+    start_exposures,
+)
 
 EXACT = 0.02  # angstrom: closer than this, X_SHIFT says where the particle is, not where PYP's formula has it
 LEAST_GAIN = 0.5  # of the variance that is left, where a deformation field is worth having
+
+# What is read of each table; keys are whole numbers.
+PROJECTIONS = ("X_SHIFT", "Y_SHIFT", "DEFOCUS_1", "DEFOCUS_2", "DEFOCUS_ANGLE", "PHASE_SHIFT", "OCCUPANCY",
+               "ORIGINAL_X_POSITION", "ORIGINAL_Y_POSITION")
+PROJECTION_KEYS = ("IMAGE_IS_ACTIVE", "IMIND", "PIND", "TIND", "RIND", "FIND")
+PARTICLES = ("PSHIFT_X", "PSHIFT_Y", "PSHIFT_Z", "PPSI", "PTHETA", "PPHI", "ORIGINAL_X_POSITION_3D", "ORIGINAL_Y_POSITION_3D",
+             "ORIGINAL_Z_POSITION_3D", "PSCORE", "POCC")
+TILTS = ("TSHIFT_X", "TSHIFT_Y", "TILTANG", "TILTAXIS")
+
+
+def _checked(columns: Columns, numbers: Sequence[str], keys: Sequence[str], where: str) -> Columns:
+    """The columns of these names: numbers as float64, keys as int64. Raises InputError."""
+    found: Columns = {}
+    for name in (*keys, *numbers):
+        if name not in columns:
+            raise InputError(f"{where}: no column {name}; write the table again with it")
+        values = np.asarray(columns[name], dtype=np.float64)
+        bad = ~(np.abs(values) <= LARGEST)
+        if name in keys:
+            bad |= values != np.rint(values)
+        if bad.any():
+            kind = "whole number" if name in keys else "number"
+            raise InputError(f"{where}: row {int(bad.argmax()) + 1}: {name} is {values[bad][0]:g}, want a {kind} of up to "
+                             f"{LARGEST:g}")
+        found[name] = values.astype(np.int64) if name in keys else values
+    return found
 
 
 class AlignedSeries:
     """Reads the tables of one series."""
 
     def __init__(self, series: PypSeries, optics: PypOptics, tables: SeriesTables, source: str) -> None:
-        self.series, self.optics, self.tables = series, optics, tables
+        self.series, self.optics = series, optics
         self.where = f"{source}: series {series.name}" if source else f"series {series.name}"
-        self.projections = {name: np.asarray(values) for name, values in tables.projections.items()}
+        extra = [name for name in ("PIXEL_SIZE", "ASSIGNED_SUBSET") if name in tables.projections]
+        self.projections = _checked(tables.projections, (*PROJECTIONS, *extra), PROJECTION_KEYS, f"{self.where}: projections")
+        self.particles = _checked(tables.particles, PARTICLES, ("PIND",), f"{self.where}: particles")
+        self.tilts = _checked(tables.tilts, TILTS, ("TIND", "RIND"), f"{self.where}: tilts")
+        self._check_pixel()
         self._index()
+
+    def _check_pixel(self) -> None:
+        """PIXEL_SIZE is the particles', the images' times a binning; 0 where it was not known."""
+        sizes = np.unique(self.projections.get("PIXEL_SIZE", np.zeros(0)))
+        times = sizes / self.optics.pixel
+        wrong = sizes[(sizes != 0) & (np.abs(times - np.maximum(np.rint(times), 1.0)) > 0.01 * np.abs(times))]
+        if len(wrong):
+            raise InputError(f"{self.where}: PIXEL_SIZE is {wrong[0]:g} A, no multiple of the images' {self.optics.pixel:g} A; "
+                             "check scope_pixel and data_bin")
 
     def _index(self) -> None:
         """Particle and exposure of every projection."""
@@ -33,7 +82,7 @@ class AlignedSeries:
         if np.any(table["FIND"] != 0):
             raise InputError(f"{self.where}: movie frames (FIND {int(table['FIND'].max())}); only whole tilts are read, so "
                              "export alignments of averaged tilts (extract_fmt frealign)")
-        self.exposure = table["IMIND"].astype(np.int64)
+        self.exposure = table["IMIND"]
         bad = np.flatnonzero((self.exposure < 0) | (self.exposure >= n))
         if len(bad):
             raise InputError(f"{self.where}: row {bad[0] + 1}: IMIND {self.exposure[bad[0]]}, but the series has {n} images; "
@@ -43,8 +92,7 @@ class AlignedSeries:
         if len(bad):
             raise InputError(f"{self.where}: row {bad[0] + 1}: TIND {int(table['TIND'][bad[0]])}, but image "
                              f"{self.exposure[bad[0]]} was taken as {order[bad[0]]}; mend the order of the tilts")
-        self.particles = self.tables.particles
-        self.pind = np.rint(self.particles["PIND"]).astype(np.int64)
+        self.pind = self.particles["PIND"]
         row_of = {index: row for row, index in enumerate(self.pind.tolist())}
         if len(row_of) < len(self.pind):
             raise InputError(f"{self.where}: a PIND occurs twice among the particles; the table is damaged")
@@ -53,7 +101,7 @@ class AlignedSeries:
         except KeyError as error:
             raise InputError(f"{self.where}: PIND {error} has projections but is no particle; these tables are not of one "
                              "run") from None
-        tilts = self.tables.tilts
+        tilts = self.tilts
         rows = {(int(t), int(r)): row for row, (t, r) in enumerate(zip(tilts["TIND"], tilts["RIND"]))}
         try:
             self.tilt_row = np.array([rows[int(t), int(r)] for t, r in zip(table["TIND"], table["RIND"])], dtype=np.int64)
@@ -97,7 +145,7 @@ class AlignedSeries:
 
     def _mean_tilts(self) -> Columns:
         """TILTANG, TILTAXIS, TSHIFT_X and Y of each image, the mean over its regions' projections; NaN: not there."""
-        tilts, n = self.tables.tilts, len(self.series.tilt)
+        tilts, n = self.tilts, len(self.series.tilt)
         count = np.bincount(self.tilt_row, minlength=len(tilts["TIND"])) + 1e-6
         image_of = {int(order): image for image, order in enumerate(self.series.order)}
         image = np.array([image_of.get(int(order), n) for order in tilts["TIND"]], dtype=np.int64)
@@ -141,7 +189,7 @@ class AlignedSeries:
 
     def _never_aligned(self, moved: NDArray) -> bool:
         """PYP's shifts before the first refinement: what the floor of the crop left, with the wrong sign, in binned pixels."""
-        tilts = self.tables.tilts
+        tilts = self.tilts
         untouched = not np.any(tilts["TSHIFT_X"]) and not np.any(tilts["TSHIFT_Y"])
         return bool(untouched and (moved <= 0).all() and (moved > -self.optics.pixel * self.optics.bin).all() and moved.any())
 

@@ -46,7 +46,7 @@ def read_pyp_dataset(
 
     Raises InputError for tables that contradict each other or the series.
     """
-    used = [one for one in series if one.name in tables and len(tables[one.name].particles["PIND"])]
+    used = [one for one in series if one.name in tables and any(map(len, tables[one.name].particles.values()))]
     if not used:
         raise InputError(f"{source or 'alignments'}: no particles of the project's series; check the .films file")
     parts = [AlignedSeries(one, optics, tables[one.name], source).columns() for one in used]
@@ -69,10 +69,7 @@ def start_dataset(
     parts = []
     for one in used:
         index, rotation, moved = poses[one.name]
-        if len(index) and int(np.max(index)) >= len(one.positions):
-            raise InputError(f"{source}: series {one.name}: particle {int(np.max(index))}, but {len(one.positions)} positions "
-                             "are known; add its boxes")
-        stored = one.positions[index] + moved
+        stored = one.positions_of(index, source) + moved
         height = 0.5 * (one.positions[:, 2].min() + one.positions[:, 2].max()) - 0.5 * one.size[2]
         exposures = start_exposures(one, optics, float(height) * optics.pixel)
         particles = {
@@ -126,6 +123,10 @@ def write_pyp_dataset(
                             "lost; PYP has none")
         score = None if scores is None else scores.get(name)
         tables[name] = _series_tables(dataset, row, known.get(name), turned, score)
+        unseen = int((~dataset.used(row).any(axis=1)).sum())
+        if unseen:
+            warnings.append(f"series {name}: no tilt sees {unseen} of its particles; PYP keeps half-sets, and .parx keeps "
+                            "particles, with the projections, so these are lost")
     return tables, warnings
 
 
@@ -157,6 +158,11 @@ def _particle_indices(names: Sequence[str]) -> NDArray[np.int64]:
     if len(set(numbers)) == len(names):
         return np.array(numbers, dtype=np.int64)
     return np.arange(len(names))
+
+
+def _particle_pixel(box_pixel: float, pixel: float) -> float:
+    """What PIXEL_SIZE can be: the images' pixel times a whole binning. It is only the images' where the box has another."""
+    return box_pixel if abs(box_pixel / pixel - max(round(box_pixel / pixel), 1)) < 1e-2 else pixel
 
 
 def _series_tables(
@@ -192,7 +198,7 @@ def _series_tables(
         "DEFOCUS_1": exposures["defocus"][e, 0] + moved[p, e], "DEFOCUS_2": exposures["defocus"][e, 1] + moved[p, e],
         "DEFOCUS_ANGLE": exposures["defocus"][e, 2], "PHASE_SHIFT": np.deg2rad(exposures["phase_shift"][e]),
         "IMAGE_IS_ACTIVE": np.zeros(len(p)), "OCCUPANCY": 100.0 * particles["weight"][p], "LOGP": NO_LOGP * ones,
-        "SIGMA": NO_SIGMA * ones, "SCORE": scored, "PIXEL_SIZE": (dataset.box_pixel or pixel) * ones,
+        "SIGMA": NO_SIGMA * ones, "SCORE": scored, "PIXEL_SIZE": _particle_pixel(dataset.box_pixel, pixel) * ones,
         "MICROSCOPE_VOLTAGE": series["voltage"][row] * ones, "MICROSCOPE_CS": series["cs"][row] * ones,
         "AMPLITUDE_CONTRAST": series["amplitude_contrast"][row] * ones, "BEAM_TILT_X": 0 * ones, "BEAM_TILT_Y": 0 * ones,
         "IMAGE_SHIFT_X": 0 * ones, "IMAGE_SHIFT_Y": 0 * ones,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..conventions import DARK_PARTICLES
 from ..core.geometry import pyp_tilt_matrix
+from ..errors import InputError
 from ..model.tables import LARGEST_GRID
 from . import pyp_geometry as pyp
 
 Columns = Dict[str, NDArray]
+
+LARGEST = 1e9  # no angle, length or index of a table is beyond it
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,23 @@ class PypSeries:
     ctf: NDArray[np.float64]  # (n, 3) DF1, DF2, ANGAST as measured
     enabled: NDArray[np.bool_]  # (n,) False: an excluded view
     positions: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 3)))  # picked, unbinned pixels, PYP's frame
+    indices: Optional[NDArray[np.int64]] = None  # whose positions these are (PTLIDX); None: they count from 0
+    left_out: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # of particles with Keep_CSP No
 
     @property
     def size(self) -> NDArray[np.float64]:
         return np.array(self.specimen_size, dtype=np.float64)
+
+    def positions_of(self, index: ArrayLike, where: str) -> NDArray[np.float64]:
+        """Picked positions ``(n, 3)`` of particles ``(n,)``. Raises InputError, from ``where`` on, for one without."""
+        known = range(len(self.positions)) if self.indices is None else self.indices.tolist()
+        row_of = {number: row for row, number in enumerate(known)}
+        wanted = np.asarray(index, dtype=np.int64).tolist()
+        missing = next((number for number in wanted if number not in row_of), None)
+        if missing is not None:
+            raise InputError(f"{where}: series {self.name}: particle {missing}, but {len(row_of)} positions are known and none "
+                             f"is its own; add it to csp/{self.name}_boxes3d.txt")
+        return self.positions[[row_of[number] for number in wanted]].reshape(-1, 3)
 
 
 class SeriesTables(NamedTuple):
@@ -68,6 +84,14 @@ class Part(NamedTuple):
     particles: Dict[str, Any]
     visible: NDArray[np.bool_]
     grid: int
+
+
+def check_numbers(values: ArrayLike, what: str) -> None:
+    """Raise InputError for a number that is none, or so large that no table has it: what is done with it would overflow."""
+    flat = np.ravel(np.asarray(values, dtype=np.float64))
+    bad = np.flatnonzero(~(np.abs(flat) <= LARGEST))
+    if len(bad):
+        raise InputError(f"{what}: {flat[bad[0]]:g}, want numbers of up to {LARGEST:g}; mend it")
 
 
 def particle_name(series: str, index: int) -> str:

@@ -13,7 +13,7 @@ _STACKS = "projections are cut from the images in memory; no stacks are written"
 _DEBUG = "what happened is in the run's journal and report"
 
 COMMAND = (
-    Key("csp_refine", str, "", "", "starting alignments: SVA text, .bz2 or folder of .cistem, .par or .parx",
+    Key("csp_refine", str, "", "", "starting alignments: SVA text, .bz2 or folder of .cistem or .parx, or a .parx",
         "project.alignments", old=("refine_parfile", "refine_parfile_tomo", "ParFile")),
     Key("csp_model", str, "", "", "starting map (MRC)", "project.model", old=("refine_model", "class_ref")),
     Key("csp_skip", bool, False, "", "start from csp_refine again instead of the last iteration's alignments", "project.skip",
@@ -43,7 +43,7 @@ COMMAND = (
 
 CSP = (
     Key("csp_refine_particles", bool, False, "", "refine the particles' rotations and positions; True where no "
-        "csp_refine_ key is", "prior_rotation prior_position"),
+        "csp_refine_ key is given", "prior_rotation prior_position"),
     Key("csp_ToleranceParticlesPhi", float, 30.0, "deg", "how far rotations may go: the standard deviation of their prior is "
         "the largest of the three", "prior_rotation", old=("ToleranceParticlesPhi",), least=0),
     Key("csp_ToleranceParticlesPsi", float, 30.0, "deg", "likewise", "prior_rotation", old=("ToleranceParticlesPsi",), least=0),
@@ -52,7 +52,7 @@ CSP = (
     Key("csp_ToleranceParticlesShifts", float, 20.0, "A", "how far positions may go: the prior's standard deviation; the reach "
         "of a search", "prior_position search_shift", old=("ToleranceParticlesShifts",), least=0),
     Key("csp_refine_micrographs", bool, False, "", "refine each tilt's angle, axis and shift; True where no csp_refine_ "
-        "key is", "prior_tilt_angle prior_axis_angle prior_shift"),
+        "key is given", "prior_tilt_angle prior_axis_angle prior_shift"),
     Key("csp_ToleranceMicrographTiltAngles", float, 1.5, "deg", "prior of the tilt angle; 0: not refined", "prior_tilt_angle",
         old=("ToleranceMicrographTiltAngles",), least=0),
     Key("csp_ToleranceMicrographTiltAxisAngles", float, 1.0, "deg", "prior of the axis; 0: not refined", "prior_axis_angle",
@@ -79,8 +79,8 @@ CSP = (
     Key("csp_RefineProjectionCutoff", int, 0, "projections", "particles with fewer usable projections are not refined",
         "refinement_projections", old=("metric_RefineProjectionCutoff", "RefineProjectionCutoff"), least=0),
     Key("csp_NumberOfRandomIterations", int, 0, "draws", "above 0: search rotations within the tolerances "
-        "(csp_ToleranceParticles) and translations first; how many draws makes no difference, the search is a grid",
-        "search_cone search_shift",
+        "(csp_ToleranceParticles) and translations first, of what is refined; how many draws makes no difference, the search "
+        "is a grid", "search_cone search_shift",
         old=("NumberOfRandomIterations",), least=0),
     Key("csp_GridSearch", bool, False, "", "search as csp_NumberOfRandomIterations does, with the step csp_AngleStep",
         "search_cone search_shift search_step"),

@@ -21,7 +21,8 @@ REFINE = (
         "low_resolution", old=("metric_rlref", "rlref"), least=0),
     Key("refine_srad", float, 0.0, "A", "radius of a spherical mask of the reference; 0: as metric_masking_method says",
         "project.mask", old=("metric_srad", "srad"), least=0, by_iteration=False),
-    Key("refine_maskth", str, "", "", "mask of the reference (MRC)", "project.mask", old=("metric_maskth", "maskth")),
+    Key("refine_maskth", str, "", "", "mask of the reference (MRC); -1: none is given", "project.mask",
+        old=("metric_maskth", "maskth")),
     Key("metric_masking_method", str, "spherical", "", "mask of the reference: a sphere of refine_srad or 1.5 particle_rad, a "
         "file (refine_maskth), or by its density, which holds where it is not given", "project.mask",
         choices=("spherical", "file", "auto"), by_iteration=False),

@@ -15,6 +15,8 @@ WHERE = "PYP's configuration"
 DEFORMATION = 20.0  # angstrom, prior of the control values that csp_Grid asks for
 ASTIGMATISM = 0.4  # prior of astigmatism over that of defocus: 300 A for PYP's 750 A
 REFINES = ("csp_refine_particles", "csp_refine_micrographs", "csp_refine_ctf")
+SEARCHES = ("csp_NumberOfRandomIterations", "csp_GridSearch", "refine_searchx", "refine_searchy")
+NO_MASK = "-1"  # FREALIGN's maskth
 
 # Keys whose value is a setting as it is.
 SAME: Dict[str, str] = {
@@ -108,7 +110,7 @@ def refine_values(configuration: PypConfiguration, iteration: int) -> Dict[str, 
     values.update(_particles(get))
     values.update(_exposures(get))
     values.update(_defocus(get))
-    values.update(_search(get))
+    values.update(_search(get, values))
     values.update(_map(get))
     return values
 
@@ -126,9 +128,8 @@ class _Getter:
         return any(self.configuration.given(name) for name in names)
 
     def refines(self, name: str, default: bool) -> bool:
-        """Once one of PYP's csp_refine_ keys is True, those that are not given are as in PYP: False."""
-        chosen = any(self.given(other) and self(other) for other in REFINES)
-        return bool(self(name)) if self.given(name) or chosen else default
+        """Once one of PYP's csp_refine_ keys is given, those that are not are as in PYP: False."""
+        return bool(self(name)) if self.given(*REFINES) else default
 
 
 def _particles(get: _Getter) -> Dict[str, Any]:
@@ -169,17 +170,20 @@ def _defocus(get: _Getter) -> Dict[str, Any]:
     return {"prior_defocus": prior, "prior_astigmatism": ASTIGMATISM * prior if free else 0.0}
 
 
-def _search(get: _Getter) -> Dict[str, Any]:
-    values: Dict[str, Any] = {}
+def _search(get: _Getter, values: Dict[str, Any]) -> Dict[str, Any]:
+    """Only what is refined is searched: ``values`` have the priors, and one of 0 keeps its group."""
+    rotates, moves = (values.get(name, getattr(RefineSettings, name)) > 0 for name in ("prior_rotation", "prior_position"))
     reach = max(get("refine_searchx"), get("refine_searchy"))
-    if reach > 0:
-        values["search_shift"] = reach
+    found: Dict[str, Any] = {}
     if get("csp_NumberOfRandomIterations") > 0 or get("csp_GridSearch"):
-        cone = max(get(f"csp_ToleranceParticles{angle}") for angle in ("Phi", "Psi", "Theta"))
-        values.update(search_cone=min(cone, 180.0), search_shift=max(get("csp_ToleranceParticlesShifts"), reach))
-        if get("csp_GridSearch"):
-            values["search_step"] = get("csp_AngleStep")
-    return values
+        reach = max(get("csp_ToleranceParticlesShifts"), reach)
+        if rotates:
+            found["search_cone"] = min(max(get(f"csp_ToleranceParticles{angle}") for angle in ("Phi", "Psi", "Theta")), 180.0)
+            if get("csp_GridSearch"):
+                found["search_step"] = get("csp_AngleStep")
+    if moves and reach > 0:
+        found["search_shift"] = reach
+    return found
 
 
 def _map(get: _Getter) -> Dict[str, Any]:
@@ -249,6 +253,8 @@ def _mask(configuration: PypConfiguration) -> str:
     get = configuration.value
     method = get("metric_masking_method") if configuration.given("metric_masking_method") else ""
     file, radius = get("refine_maskth"), get("refine_srad") or 1.5 * get("particle_rad")
+    if file == NO_MASK:
+        file = ""
     if method == "file" and not file:
         raise InputError(f"{configuration.origin('metric_masking_method')}: metric_masking_method is file; give refine_maskth")
     if file and method in ("", "file"):
@@ -277,9 +283,7 @@ def warnings_of(configuration: PypConfiguration) -> List[str]:
         reason = key.ignored or _partly(configuration, name, value)
         if reason:
             lines.append(f"{origin}: {name} is known, {'but' if key.sets else 'but has no effect here:'} {reason}")
-    if configuration.given("csp_refine_particles") and not any(configuration.value(name) for name in REFINES):
-        lines.append(f"{configuration.origin('csp_refine_particles')}: nothing is refined, only reconstructed, as long as "
-                     f"none of {', '.join(REFINES)} is True")
+    lines += _idle(configuration)
     steps: Dict[str, List[str]] = {}
     for other in configuration.others:
         steps.setdefault(other_step(other), []).append(other)
@@ -287,6 +291,38 @@ def warnings_of(configuration: PypConfiguration) -> List[str]:
         count = f"{names[0]} is" if len(names) == 1 else f"{step}*: {len(names)} keys are"
         lines.append(f"{configuration.others[names[0]]}: {count} of another step of PYP, without effect here")
     return lines
+
+
+def listed_iterations(configuration: PypConfiguration) -> range:
+    """The iterations that lists have values for, at least the first; what comes later is as the last of them."""
+    lengths = [len(value) for value in configuration.values.values() if isinstance(value, list)]
+    return range(FIRST_ITERATION, FIRST_ITERATION + max([1, *lengths]))
+
+
+def _idle(configuration: PypConfiguration) -> List[str]:
+    """Warnings where nothing is refined although something is said of it, and where a search has nothing to search."""
+    lines, iterations = [], listed_iterations(configuration)
+    getters = [_Getter(configuration, number) for number in iterations]
+    given = [name for name in REFINES if configuration.given(name)]
+    still = [get.iteration for get in getters if given and not any(get(name) for name in REFINES)]
+    if still:
+        lines.append(f"{configuration.origin(given[0])}: nothing is refined, only reconstructed{_when(still, iterations)}, as "
+                     f"none of {', '.join(REFINES)} is True")
+    asked = [name for name in SEARCHES if any(get.given(name) and get(name) for get in getters)]
+    kept = [get.iteration for get in getters if any(get(name) for name in asked)
+            and not any(name.startswith("search_") for name in refine_values(configuration, get.iteration))]
+    if kept:
+        lines.append(f"{configuration.origin(asked[0])}: {' and '.join(asked)}: nothing is searched{_when(kept, iterations)}, "
+                     "as the particles are kept")
+    return lines
+
+
+def _when(some: List[int], iterations: range) -> str:
+    """Words for some of the iterations; none for all of them."""
+    if len(some) == len(iterations):
+        return ""
+    later = " and later" if some[-1] == iterations[-1] else ""
+    return f" in iteration {', '.join(map(str, some))}{later}"
 
 
 def _partly(configuration: PypConfiguration, name: str, value: Any) -> str:

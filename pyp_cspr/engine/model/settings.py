@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from math import isfinite
 from typing import Any, Dict, Type, TypeVar
 
@@ -36,43 +36,56 @@ class Settings:
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-def _checked(value: Any, field: Field, where: str) -> Any:
+def _checked(value: Any, setting: Field, where: str) -> Any:
     """The value as the type of the field's default, or InputError."""
-    kind = type(field.default)
+    kind = type(setting.default)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or (isinstance(value, float) and not isfinite(value)):
-        raise InputError(f"{where}: {field.name} is {value!r}; it must be {_WORDS[kind]}")
+        raise InputError(f"{where}: {setting.name} is {value!r}; it must be {_WORDS[kind]}")
     return value
+
+
+def _setting(default: Any, unit: str, text: str) -> Any:
+    """A field with the unit and the meaning that --help and docs/settings.md show."""
+    return field(default=default, metadata={"unit": unit, "text": text})
+
+
+def default_text(setting: Field) -> str:
+    """A setting's default as ``--set`` takes it."""
+    value = setting.default
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
 class ReconstructSettings(Settings):
-    """What changes the map. ``box`` 0 and ``pixel`` 0.0 mean: as the data say."""
+    """What changes the map."""
 
-    box: int = 0  # pixels of the map
-    pixel: float = 0.0  # angstrom; larger than the images': binned by Fourier cropping
-    symmetry: str = "C1"
-    padding: float = 1.5  # Fourier oversampling of the accumulators
-    dose_weighting: bool = True  # Grant and Grigorieff 2015 with the doses of the exposures
-    mask_diameter: float = 0.0  # angstrom; soft circle on the crops before the transform; 0: none
-    seed: int = 1
-    map_resolution: float = 0.0  # angstrom, finest detail of the map (reconstruct_rrec); 0: all that its pixels hold
-    # Which projections make the map. Exposures count from 0 in the order of acquisition; -1: to the last.
-    map_first: int = 0  # exposure (reconstruct_firstframe)
-    map_last: int = -1  # exposure (reconstruct_lastframe)
-    map_tilt_min: float = -90.0  # deg, tilt angle of the exposure (reconstruct_mintilt)
-    map_tilt_max: float = 90.0  # deg (reconstruct_maxtilt)
-    map_defocus_min: float = 0.0  # angstrom, mean defocus of the projection (reconstruct_mindef)
-    map_defocus_max: float = 1e5  # angstrom (reconstruct_maxdef)
-    map_theta_min: float = 0.0  # deg, between beam and the reference's z axis (reconstruct_minazh)
-    map_theta_max: float = 180.0  # deg (reconstruct_maxazh)
-    map_weight_min: float = 0.0  # weight of the particle (reconstruct_min_occ / 100)
-    # By the scores of the iteration before; particles without one are kept. Up to 1: fractions of the range of all scores.
-    map_score_min: float = 0.0  # (reconstruct_minscore)
-    map_score_max: float = 1.0  # (reconstruct_maxscore)
-    map_particles: float = 1.0  # the best: 0 automatic, below 1 a fraction, 1 all, above 1 how many (reconstruct_cutoff)
-    score_b_factor: float = 0.0  # A^2: particles weigh by exp(score_b_factor / 4 (score - mean) k^2); 0: all the same
+    box: int = _setting(0, "pixel", "box of the map; 0: as the data say")
+    pixel: float = _setting(0.0, "A", "pixel of the map, the images' or larger: binned by Fourier cropping; 0: as the data say")
+    symmetry: str = _setting("C1", "", "point group: C1, C3, D7, T, O, I1, I2 ...")
+    padding: float = _setting(1.5, "", "Fourier oversampling of the accumulators, 1 to 4")
+    dose_weighting: bool = _setting(True, "", "weigh by dose, Grant and Grigorieff 2015, with the doses of the exposures")
+    mask_diameter: float = _setting(0.0, "A", "soft circle on the crops before the transform; 0: none")
+    seed: int = _setting(1, "", "for everything random")
+    map_resolution: float = _setting(0.0, "A", "finest detail of the map; 0: all that its pixels hold")
+    # Which projections make the map.
+    map_first: int = _setting(0, "exposure", "first exposure of the map, from 0 in the order of acquisition")
+    map_last: int = _setting(-1, "exposure", "last exposure of the map; -1: to the end")
+    map_tilt_min: float = _setting(-90.0, "deg", "least tilt angle of the map's exposures")
+    map_tilt_max: float = _setting(90.0, "deg", "largest such tilt angle")
+    map_defocus_min: float = _setting(0.0, "A", "least mean defocus of the map's projections")
+    map_defocus_max: float = _setting(1e5, "A", "largest such defocus")
+    map_theta_min: float = _setting(0.0, "deg", "least angle between beam and reference's z axis, of the map's projections")
+    map_theta_max: float = _setting(180.0, "deg", "largest such angle")
+    map_weight_min: float = _setting(0.0, "", "least weight of the map's particles, 0 to 1")
+    map_score_min: float = _setting(
+        0.0, "", "least score of the map's particles, in the iteration before; up to 1: fraction of the range of all scores")
+    map_score_max: float = _setting(1.0, "", "largest such score, likewise; particles without a score are kept")
+    map_particles: float = _setting(
+        1.0, "", "the map's particles, best by score: 0 automatic, below 1 a fraction, 1 all, above 1 how many")
+    score_b_factor: float = _setting(
+        0.0, "A^2", "particles weigh by exp(score_b_factor / 4 (score - mean) k^2); 0: all the same")
 
     def check(self, where: str = "settings") -> None:
         if self.box and (self.box < 16 or self.box % 2):
@@ -114,44 +127,45 @@ class RefineSettings(ReconstructSettings):
     Standard deviations of the priors, from the parameters that the iteration starts with: a prior of 0 keeps a group fixed.
     """
 
-    resolution: float = 0.0  # angstrom, finest detail used (PYP's rhref); 0: from the FSC
-    start_resolution: float = 60.0  # angstrom, of the coarsest stage
-    same_reference: bool = False  # against the given map in every iteration (refine_same_ref): for very few particles
-    half_references: bool = True  # each half-set against its own map; False: one common map (PYP's way)
-    prior_rotation: float = 30.0  # deg, particles (csp_ToleranceParticlesPhi, Psi, Theta)
-    prior_position: float = 20.0  # angstrom, particles (csp_ToleranceParticlesShifts)
-    prior_tilt_angle: float = 1.5  # deg, exposures (csp_ToleranceMicrographTiltAngles)
-    prior_axis_angle: float = 1.0  # deg (csp_ToleranceMicrographTiltAxisAngles)
-    prior_third_angle: float = 0.0  # deg
-    prior_shift: float = 100.0  # angstrom (csp_ToleranceMicrographShifts)
-    prior_deformation: float = 0.0  # angstrom, of each control value of the exposures' deformation fields; usual: 20
-    deformation_grid: int = 2  # control values to a side, 2 to 5: the smooth form of PYP's regions (csp_Grid)
-    prior_magnification: float = 0.0  # percent, exposures; usual: 1
-    prior_defocus: float = 0.0  # angstrom, exposures (csp_ToleranceMicrographDefocus1, Defocus2); usual: 750
-    prior_astigmatism: float = 0.0  # angstrom, exposures, of its two components; usual: 300
-    prior_phase: float = 0.0  # deg, exposures with a phase plate; usual: 20
-    prior_amplitude: float = 0.0  # percent, exposures, about what is measured before each stage; usual: 30
-    prior_particle_defocus: float = 0.0  # angstrom, particles; usual: 300
-    prior_regional_defocus: float = 0.0  # angstrom, of each control value of the exposures' defocus fields; usual: 300
-    defocus_grid: int = 2  # control values to a side, 2 to 5: PYP's CTF by region
-    hard_tolerances: bool = False  # keep every parameter in PYP's box about its start as well
-    huber: float = 0.0  # projections that differ by more standard deviations than this lose weight; 0: none; usual: 4
-    # Exposures weigh by their measured amplitude and noise; by their mean scores over the data set, PYP's way, from iteration
-    # 2 on; or by the dose filter alone.
-    exposure_weighting: str = "measured"  # measured, score or dose
-    search_shift: float = 0.0  # angstrom: particles' translations searched by correlation first; 0: no search
-    search_cone: float = 0.0  # deg: rotations searched in this cone about the start; 180: all; 0: no search
-    search_step: float = 0.0  # deg; 0: from the search's resolution
-    search_resolution: float = 25.0  # angstrom
-    particle_radius: float = 0.0  # angstrom, for the search's step; 0: a quarter of the box (particle_rad)
-    low_resolution: float = 0.0  # angstrom, coarsest detail used (refine_rlref); 0: no limit
-    # Exposures, in the order of acquisition from 0, by which particles are refined. The others are fitted to the particles
-    # after that. (csp_UseImagesForRefinementMin, Max)
-    refinement_first: int = 0
-    refinement_last: int = -1  # -1: all
-    refinement_projections: int = 0  # particles with fewer usable projections stay (csp_RefineProjectionCutoff)
-    score_fraction: float = 4.0  # of exposure_weighting "score" (reconstruct_dose_weighting_fraction)
-    score_transition: float = 0.75  # likewise (reconstruct_dose_weighting_transition)
+    resolution: float = _setting(0.0, "A", "finest detail used; 0: from the FSC of the iteration before")
+    start_resolution: float = _setting(60.0, "A", "finest detail of the first, coarsest stage")
+    same_reference: bool = _setting(False, "", "against the given map in every iteration: for very few particles")
+    half_references: bool = _setting(True, "", "each half-set against its own map; false: one common map, PYP's way")
+    prior_rotation: float = _setting(30.0, "deg", "prior of the particles' rotations")
+    prior_position: float = _setting(20.0, "A", "prior of the particles' positions")
+    prior_tilt_angle: float = _setting(1.5, "deg", "prior of the exposures' tilt angles")
+    prior_axis_angle: float = _setting(1.0, "deg", "prior of the exposures' tilt axes, in the image's plane")
+    prior_third_angle: float = _setting(0.0, "deg", "prior of the exposures' x-tilts")
+    prior_shift: float = _setting(100.0, "A", "prior of the exposures' shifts")
+    prior_deformation: float = _setting(0.0, "A", "prior of each control value of a field of shifts over each image; usual: 20")
+    deformation_grid: int = _setting(2, "", "control values to a side of this field, 2 to 5: the smooth form of PYP's regions")
+    prior_magnification: float = _setting(0.0, "%", "prior of the exposures' magnification; usual: 1")
+    prior_defocus: float = _setting(0.0, "A", "prior of the exposures' defocus; usual: 750")
+    prior_astigmatism: float = _setting(0.0, "A", "prior of the two components of the exposures' astigmatism; usual: 300")
+    prior_phase: float = _setting(0.0, "deg", "prior of the phase shift, of exposures with a phase plate; usual: 20")
+    prior_amplitude: float = _setting(
+        0.0, "%", "prior of the exposures' amplitude, about what is measured before each stage; usual: 30")
+    prior_particle_defocus: float = _setting(0.0, "A", "prior of a defocus of the particles' own; usual: 300")
+    prior_regional_defocus: float = _setting(
+        0.0, "A", "prior of each control value of a field of defocus over each image; usual: 300")
+    defocus_grid: int = _setting(2, "", "control values to a side of this field, 2 to 5: PYP's CTF by region")
+    hard_tolerances: bool = _setting(False, "", "keep every parameter in PYP's box about its start as well")
+    huber: float = _setting(
+        0.0, "", "projections that differ by more standard deviations than this lose weight; 0: none; usual: 4")
+    exposure_weighting: str = _setting(
+        "measured", "", "exposures weigh by measured amplitude and noise; score: by mean scores; dose: by dose alone")
+    search_shift: float = _setting(0.0, "A", "particles' translations searched as far by correlation first; 0: no search")
+    search_cone: float = _setting(0.0, "deg", "rotations searched in this cone about the start; 180: all; 0: no search")
+    search_step: float = _setting(0.0, "deg", "step of this search; 0: from its resolution")
+    search_resolution: float = _setting(25.0, "A", "finest detail of the searches")
+    particle_radius: float = _setting(0.0, "A", "radius of the particle, for the search's step; 0: a quarter of the box")
+    low_resolution: float = _setting(0.0, "A", "coarsest detail used; 0: no limit")
+    refinement_first: int = _setting(
+        0, "exposure", "first exposure by which particles are refined; the others are fitted afterwards")
+    refinement_last: int = _setting(-1, "exposure", "last such exposure; -1: to the end")
+    refinement_projections: int = _setting(0, "", "particles with fewer usable projections stay")
+    score_fraction: float = _setting(4.0, "", "f of exposure_weighting score: exp(-t (1 - score^f)^4 exp(7.62 k))")
+    score_transition: float = _setting(0.75, "", "t of this weight")
 
     def check(self, where: str = "settings") -> None:
         super().check(where)

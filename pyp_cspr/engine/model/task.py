@@ -9,7 +9,8 @@ from typing import Any, Dict, List, Tuple
 
 from ..errors import CsprError
 
-TASK_VERSION = 1
+TASK_VERSION = 2
+_TUPLES = ("series", "references", "reference_fsc", "common_weight")
 
 
 def content_hash(values: Any) -> str:
@@ -52,6 +53,7 @@ class ChunkTask:
     references: Tuple[str, ...] = ()  # hashes of reference1.mrc (and reference2.mrc) beside the run's plan
     reference_fsc: Tuple[float, ...] = ()  # signal over power of references made of these data, by shell of the map
     scores: Dict[str, float] = field(default_factory=dict)  # of the whole data set before the task: least, most, mean
+    common_weight: Tuple[float, ...] = ()  # of the whole data set, see core.weighting.common_weight
     version: int = TASK_VERSION
 
     @property
@@ -60,7 +62,7 @@ class ChunkTask:
 
     def to_dict(self) -> Dict[str, Any]:
         values = asdict(self)
-        for name in ("series", "references", "reference_fsc"):
+        for name in _TUPLES:
             values[name] = list(values[name])
         return values
 
@@ -72,7 +74,7 @@ class ChunkTask:
             raise CsprError(f"{where}: task version {version}, this program reads {TASK_VERSION}; plan the run again")
         try:
             values = dict(values, grid=MapGrid(**values["grid"]))
-            values.update((name, tuple(values.get(name, ()))) for name in ("series", "references", "reference_fsc"))
+            values.update((name, tuple(values.get(name, ()))) for name in _TUPLES)
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise CsprError(f"{where}: not a task file ({error}); plan the run again") from None

@@ -16,7 +16,7 @@ from ..io.images import SeriesImages, open_images
 from ..io.mrc import read_map
 from ..model.settings import ReconstructSettings, RefineSettings
 from ..model.tables import LARGEST_MAGNIFICATION, Dataset
-from ..model.task import ChunkJournal, ChunkTask, MapGrid
+from ..model.task import ChunkJournal, ChunkTask
 from .extract import CropGrid, ExposureView, source_pixel, stage
 from .refine_series import ExposureWeights, ScoreWeights, SeriesOutcome, magnified, refine_one, refinement_grid
 from .resources import peak_memory
@@ -90,7 +90,7 @@ def run_chunk(
                                  task.reference_fsc, images, told.refined)
             outcomes.append(outcome)
             weights = chosen_weights(dataset, series, settings, outcome)
-        _insert_series(dataset, series, images, settings, choice, grid, sums, journal, threads, memory, told.insert, weights)
+        _insert_series(dataset, series, images, settings, choice, task, sums, journal, threads, memory, told.insert, weights)
         told.done()
         journal.bytes_read += images.bytes_read
     journal.peak_memory_bytes = peak_memory()
@@ -138,7 +138,7 @@ def _insert_series(
     images: SeriesImages,
     settings: ReconstructSettings,
     choice: MapChoice,
-    grid: MapGrid,
+    task: ChunkTask,
     sums: Tuple[Accumulator, ...],
     journal: ChunkJournal,
     threads: int,
@@ -147,7 +147,8 @@ def _insert_series(
     weights: Optional[Union[ExposureWeights, ScoreWeights]] = None,
 ) -> None:
     """Insert every projection of a series that makes the map, exposure by exposure, so that each image is read once."""
-    crop_grid = CropGrid(source_pixel(dataset, series), grid)
+    crop_grid = CropGrid(source_pixel(dataset, series), task.grid)
+    common = crop_grid.common_weight(task.common_weight, task.grid)
     batch = crop_grid.batch(memory, threads)
     particles = dataset.particles_of(series)
     used = projections_of_map(dataset, series, settings, choice)
@@ -157,6 +158,7 @@ def _insert_series(
         if not len(rows):
             continue
         view = ExposureView(dataset, series, int(exposure), images, crop_grid, settings, journal, threads)
+        view.common = common
         if weights is not None:
             view.amplitude, view.power = weights.of(column, view.prior, crop_grid)
         for start in range(0, len(rows), batch):

@@ -23,17 +23,18 @@ FORMATS = {
     "relion4": "RELION 4 tomography project",
     "relion-spa": "RELION single-particle star: each projection a row (--stacks writes their images as well)",
     "pyp": "PYP project with .cistem tables (--stacks writes tilt series that are not one stack each)",
-    "pyp-parx": "the same with .parx tables, which round: 0.01 deg, 0.01 A",
+    "pyp-parx": "the same with .parx tables, which round: 0.01 deg, 0.01 A, phase shifts 0.01 rad",
 }
 
 
 def read_any(
-    path: str, image_size: Optional[Tuple[int, int]] = None, need_images: bool = False, alignments: str = ""
+    path: str, image_size: Optional[Tuple[int, int]] = None, need_images: bool = False, alignments: str = "",
+    notes: Optional[List[str]] = None,
 ) -> Tuple[Dataset, str]:
     """The data set of whatever lies at ``path``, and what that was. ``image_size`` as in ``read_spa``; ``alignments`` are those
-    of a PYP project that are meant, if not the last. Raises InputError."""
+    of a PYP project that are meant, if not the last; ``notes`` gets what was assumed of it. Raises InputError."""
     if is_pyp(path):
-        return read_pyp(path, alignments), "PYP project"
+        return read_pyp(path, alignments, notes), "PYP project"
     if alignments:
         raise InputError(f"--alignments {alignments}: {path} is no PYP project (a folder with a .films or .micrographs list)")
     if os.path.isfile(path) and path.endswith(".star") and is_spa(read_star(path)):
@@ -67,7 +68,8 @@ def convert(
         raise InputError(f"{folder}: is where the input lies; give another folder")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"{folder}: is not empty; give another folder, or --overwrite")
-    dataset, kind = read_any(source, image_size, stacks, alignments)
+    notes: List[str] = []
+    dataset, kind = read_any(source, image_size, stacks, alignments, notes)
     dataset.assign_halves()
     if volume:
         values, dataset.box_pixel = read_map(volume)
@@ -91,7 +93,7 @@ def convert(
         of_project, half_maps = find_maps(source, alignments)
         found = {"alignments": str(find_alignments(source, alignments)), "map": of_project, "half_maps": half_maps}
     return {"read": kind, "written": star, "format": form, "n_series": len(dataset.series),
-            "n_particles": len(dataset.particles), "halves": halves, "warnings": warnings, **found}
+            "n_particles": len(dataset.particles), "halves": halves, "warnings": notes + warnings, **found}
 
 
 def _hide_excluded(dataset: Dataset, form: str) -> List[str]:

@@ -10,9 +10,10 @@ PTLCCX holds them.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,13 +55,16 @@ def project_of_file(path: str) -> str:
     return found
 
 
-def read_pyp(path: str, alignments: str = "") -> Dataset:
+def read_pyp(path: str, alignments: str = "", notes: Optional[List[str]] = None) -> Dataset:
     """The data set of a project at ``alignments``, or else at its last iteration, its start, or what its configuration names.
 
-    Raises InputError where there is none of these, or it does not fit.
+    What was assumed, or is not used, is added to ``notes``. Raises InputError where there is none of these, or it does not fit.
     """
     project, _ = _open(path)
-    return project.read_alignments(find_alignments(path, alignments))
+    dataset = project.read_alignments(find_alignments(path, alignments))
+    if notes is not None:
+        notes += project.notes
+    return dataset
 
 
 def _open(path: str) -> Tuple[PypProject, Asked]:
@@ -76,7 +80,7 @@ def find_alignments(path: str, alignments: str = "") -> Path:
     candidates = [Path(path, alignments)] if alignments else []
     candidates += [project.alignments_of(done[-1])] if done else [project.alignments_of(START)]
     candidates += [Path(path, asked.alignments)] if asked.alignments else []
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None or (alignments and found != candidates[0]):
         raise InputError(f"{path}: no alignments {candidates[0].name}, so nothing has been refined yet; name a file of "
                          "alignments")
@@ -94,7 +98,7 @@ def find_maps(path: str, alignments: str = "") -> Tuple[str, List[str]]:
     iteration = int(number.group(1)) if number else START
     maps = [Path(f"{base}{iteration:02d}.mrc")]
     maps += [Path(path, asked.model)] if iteration == START and asked.model else []
-    found = next((str(volume.absolute()) for volume in maps if volume.exists()), "")
+    found = next((str(volume.absolute()) for volume in maps if os.path.exists(volume)), "")
     halves = [f"{base}half1.mrc", f"{base}half2.mrc"]
     last = bool(found) and project.iterations()[-1:] == [iteration] and all(Path(half).exists() for half in halves)
     return found, halves if last else []
@@ -125,15 +129,19 @@ def write_pyp(
     tables, warnings = write_pyp_dataset(dataset, known)
     for stem in stems:
         _write_texts(folder, known[stem], tables[stem], dataset)
-    doses = [dataset.exposures["dose"].min(), dataset.exposures["dose"].max()]
-    if doses[1] - doses[0] > 1e-3 * max(doses[1], 1.0):
-        warnings.append(f"doses of {doses[0]:g} to {doses[1]:g} e/A^2 are written as their mean; PYP has one for all exposures")
+    warnings += _lost_doses(dataset)
     if (dataset.exposures["scale"] != 1).any():
         warnings.append("the exposures' scale factors (rlnCtfScalefactor) are lost; PYP has none")
+    excluded = int((~dataset.exposures["enabled"]).sum())
+    if excluded:
+        warnings.append(f"{excluded} excluded tilt images have no projections, but PYP's texts have no word for them: whatever "
+                        "reads the whole series uses them")
     write_names(folder / f"{name}.films", stems)
     write_lines(folder / ".pyp_config", configuration.splitlines())
     packed: Dict[str, SeriesTable] = {}
     for stem, one in tables.items():
+        if parx and not len(one.projections["PSI"]):
+            continue  # a .parx has at least a line
         extended = ExtendedTable(CistemTable(one.particles), CistemTable(one.tilts))
         film = stems.index(stem)
         packed[f"{stem}_{CLASS}"] = (_par_table(one, film), None) if parx else (CistemTable(one.projections), extended)
@@ -149,6 +157,9 @@ def write_pyp(
 def _arguments(dataset: Dataset, name: str, volume: str) -> List[str]:
     """PYP's keys for what a project says once for all series. Raises InputError where they differ in it."""
     series = dataset.series
+    if (np.bincount(dataset.exposures["series"], minlength=len(series)) == 1).all():
+        raise InputError(f"{dataset.source}: holds single particles, one image of each series; a PYP project is written of "
+                         "tilt series only; give --to relion5 or relion-spa")
     for column in ("pixel", "voltage", "cs", "amplitude_contrast", "hand", "contrast"):
         if len(set(series[column].tolist())) > 1:
             raise InputError(f"{dataset.source}: series differ in {column}; PYP has one for all: write a project for each")
@@ -164,12 +175,33 @@ def _arguments(dataset: Dataset, name: str, volume: str) -> List[str]:
     words = {"data_set": name, "data_mode": "tomo", "scope_pixel": f"{pixel:.9g}",
              "scope_voltage": f"{series['voltage'][0]:.9g}", "scope_cs": f"{series['cs'][0]:.9g}",
              "scope_wgh": f"{series['amplitude_contrast'][0]:.9g}",
-             "scope_dose_rate": f"{dataset.exposures['dose'].mean():.9g}", "csp_ctf_handedness": str(series["hand"][0] > 0),
+             "scope_dose_rate": f"{_doses(dataset)[0]:.9g}", "scope_init_dose": f"{_doses(dataset)[1]:.9g}",
+             "csp_ctf_handedness": str(series["hand"][0] > 0),
              "data_invert": str(series["contrast"][0] > 0), "extract_bin": str(whole), "extract_box": str(box),
              "csp_refine": f"frealign/maps/{name}_{CLASS}_{START:02d}.bz2"}
     if volume:
         words["csp_model"] = f"frealign/maps/{name}_{CLASS}_{START:02d}.mrc"
     return [text for key, value in words.items() for text in (f"-{key}", value)]
+
+
+def _doses(dataset: Dataset) -> Tuple[float, float]:
+    """PYP's dose of every exposure, and that before the first, e/A^2: their means, the second not below 0."""
+    exposures = dataset.exposures
+    dose = float(exposures["dose"].mean())
+    return dose, max(0.0, float((exposures["dose_before"] - exposures["order"] * dose).mean()))
+
+
+def _lost_doses(dataset: Dataset) -> List[str]:
+    """Warnings where doses are not those that PYP computes of its two values."""
+    exposures, (dose, before), lines = dataset.exposures, _doses(dataset), []
+    low, high = float(exposures["dose"].min()), float(exposures["dose"].max())
+    if high - low > 1e-3 * max(high, 1.0):
+        lines.append(f"doses of {low:g} to {high:g} e/A^2 are written as their mean; PYP has one for all exposures")
+    worst = float(np.abs(before + exposures["order"] * dose - exposures["dose_before"]).max())
+    if worst > 1e-3 * max(float(exposures["dose_before"].max()), 1.0):
+        lines.append(f"the doses before the exposures change by up to {worst:.3g} e/A^2; PYP has {before:.4g} e/A^2 before the "
+                     f"first, and {dose:.4g} for each")
+    return lines
 
 
 def _write_images(dataset: Dataset, row: int, target: Path, stacks: bool) -> None:
@@ -216,8 +248,9 @@ def _write_texts(folder: Path, series: PypSeries, tables: SeriesTables, dataset:
     write_lines(f"{base}.order", [str(int(value)) for value in series.order])
     write_lines(f"{base}.size", [str(value) for value in series.specimen_size])
     particles, projections = tables.particles, tables.projections
-    # A CTF is measured where the specimen's middle is seen, and that is not at depth 0.
-    height = 0.5 * (particles["ORIGINAL_Z_POSITION_3D"].min() + particles["ORIGINAL_Z_POSITION_3D"].max()) - series.size[2] / 2
+    # A CTF is measured where the specimen's middle is seen, and that is not at depth 0. Without particles nothing says where.
+    z = particles["ORIGINAL_Z_POSITION_3D"] if len(particles["PIND"]) else np.full(1, series.size[2] / 2)
+    height = 0.5 * (z.min() + z.max()) - series.size[2] / 2
     pixel, hand = float(dataset.series["pixel"][0]), float(dataset.series["hand"][0])
     away = plane_defocus(series.tilt, series.offset, height * pixel, pixel, hand)
     write_lines(folder / "ctf" / f"{series.name}.ctf", [

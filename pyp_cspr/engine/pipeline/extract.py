@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Iterator, Tuple
+from typing import Iterator, Sequence, Tuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..core.band import Band, make_band
 from ..core.ctf import defocus_form, phase_offset, wavelength
 from ..core.fourier import crops_to_coefficients
-from ..core.weighting import dose_amplitude, level_rise, weigh
+from ..core.weighting import COMMON_STEP, dose_amplitude, weigh
 from ..io.images import SeriesImages
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
@@ -46,6 +46,13 @@ class CropGrid:
         inside = np.flatnonzero(np.hypot(band.kx, band.ky.astype(float)) <= radius)
         parts = {name: getattr(band, name)[inside] for name in ("kx", "ky", "shell", "offset", "sign")}
         return inside, replace(band, radius=radius, **parts)
+
+    def common_weight(self, curve: Sequence[float], grid: MapGrid) -> ArrayLike:
+        """Factor of each coefficient of the band (n,) by the run's ``core.weighting.common_weight``; 1 where there is none."""
+        if not len(curve):
+            return 1.0
+        pixels = np.hypot(self.band.kx, self.band.ky.astype(float)) * (grid.field / self.field)
+        return np.interp(pixels, np.arange(len(curve)) * COMMON_STEP, curve)
 
     def batch(self, memory: int, threads: int) -> int:
         """How many projections fit ``memory`` bytes while they are cut, transformed, weighted and inserted."""
@@ -93,6 +100,7 @@ class ExposureView:
         self.prior = scale * dose_amplitude(shells / crop_grid.field, *dose)
         self.amplitude = self.prior if settings.dose_weighting else np.full(len(shells), scale)
         self.power = np.ones(len(shells))
+        self.common: ArrayLike = 1.0  # see core.weighting.common_weight
         self.scale = crop_grid.scale * float(exposures["magnification"][exposure])  # slices are taken at this times k
 
     def _defocus(self, changes: NDArray) -> NDArray:
@@ -128,23 +136,16 @@ class ExposureView:
 
         ``u`` ``(B, 2)`` and ``changes`` of the defocus ``(B,)`` (``Dataset.defocus_changes``) in angstrom. Without a refinement
         the noise power is 1, to which images are normalised: a noise spectrum only helps together with the signal's amplitude
-        in it. Coefficients before the CTF's first extremum weigh less (``core.weighting.level_rise``).
+        in it.
         """
         coefficients, residual, inside = self.coefficients(particles, u)
         with stage(self.journal, "weigh"):
             weight = weigh(
                 coefficients, self.grid.band, self.grid.field, residual, self._defocus(changes), self._phases(len(changes)),
                 self.wavelength, self.cs, self.amplitude, self.power, self.premultiplied,
-                self.threads,
+                self.threads, common=self.common,
             )
-            rise = self._rise()
-            coefficients[:, : len(rise)] *= rise
-            weight[:, : len(rise)] *= rise
         return coefficients, weight, inside
-
-    def _rise(self) -> NDArray[np.float32]:
-        defocus = float(self.dataset.exposures["defocus"][self.row, :2].mean())
-        return level_rise(self.grid.band, self.grid.field, defocus, self.phase, self.wavelength)
 
     def orientations(self, particles: NDArray) -> NDArray[np.float64]:
         """M = T_e R_p, ``(B, 3, 3)``."""

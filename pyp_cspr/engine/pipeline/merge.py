@@ -7,7 +7,7 @@ import io
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from ..model.tables import Dataset
 from ..model.task import ChunkTask, MapGrid
 from ..reconstruct.finalise import Finalised, finalise
 from .chunk import merge_journals
+from .reporting import read_tables
 from .resources import peak_memory
 from .store import RunStore, read_json, read_rows, write_arrays, write_atomic, write_json, write_rows
 
@@ -53,11 +54,15 @@ def merge_run(
         raise InputError(f"{plan['data']}: no projection makes the map: all lie outside their images, are not visible or weigh "
                          "nothing; look at the data with `cspr check`")
     store.clean(chunks=True)  # they are all done
+    dataset = merge_rows(store, tasks) if plan["refine"] else read_rows(store.dataset_path)
     halves = add_sums(store, tasks, grid, settings.symmetry, threads)
+    if isinstance(settings, RefineSettings) and settings.exposure_weighting == "measured":
+        level = common_level(read_tables(store, len(dataset.series)))
+        for half in halves:
+            half.numerator[...] *= level
     added = time.perf_counter()
     result = finalise(halves[0], halves[1], grid.pixel, seed=settings.seed, threads=threads)
     finalised = time.perf_counter()
-    dataset = merge_rows(store, tasks) if plan["refine"] else read_rows(store.dataset_path)
     write_rows(store.result_path, dataset)
     written = write_maps(store.folder, result, grid.pixel)
     write_dataset(dataset, store.folder)
@@ -104,6 +109,16 @@ def merge_rows(store: RunStore, tasks: List[ChunkTask]) -> Dataset:
             gathered.update({f"{row}.{name}": values for name, values in outcome.items()})
     write_arrays(store.refinement_path, gathered)
     return dataset
+
+
+def common_level(tables: Sequence[Dict[str, NDArray]]) -> float:
+    """The median of the series' levels, of those that have projections; ``tables`` as in refinement.npz.
+
+    Levels are in units of the reference, so sums weighted by them make a map in its scale. Times this number it is in that
+    of the images, whatever the reference's was, and does not drift from iteration to iteration.
+    """
+    levels = [float(table["level"]) for table in tables if np.isfinite(table["score"]).any()]
+    return float(np.median(levels)) if levels else 1.0
 
 
 def add_sums(

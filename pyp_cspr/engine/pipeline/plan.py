@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
+from ..core.ctf import phase_offset, wavelength
+from ..core.weighting import common_weight
 from ..errors import InputError
 from ..io.mrc import write_map
 from ..io.relion import find_files, read_dataset
@@ -130,7 +132,8 @@ def plan_dataset(
     hashes = tuple(hash_array(volume) for volume in references)
     share = tuple(float(value) for value in reference_fsc)
     scores = score_limits(dataset, settings)
-    tasks = [_task(index, part, grid, settings, resolution, hashes, share, scores) for index, part in enumerate(parts)]
+    common = common_weight_of(dataset, grid, settings, scores)
+    tasks = [_task(index, part, grid, settings, resolution, hashes, share, scores, common) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
     if store.plan_path.exists() and not overwrite:
         if store.plan()["hash"] != plan["hash"]:
@@ -150,13 +153,31 @@ def plan_dataset(
 
 def _task(
     index: int, part: Dataset, grid: MapGrid, settings: ReconstructSettings, resolution: float, references: Tuple[str, ...],
-    reference_fsc: Tuple[float, ...], scores: Dict[str, float],
+    reference_fsc: Tuple[float, ...], scores: Dict[str, float], common: Tuple[float, ...],
 ) -> ChunkTask:
     choice = choose_for_map(part, settings, scores)
     used = sum(int(projections_of_map(part, row, settings, choice).sum()) for row in range(len(part.series)))
     names = tuple(str(name) for name in part.series["name"])
     return ChunkTask(index, names, used, grid, settings.to_dict(), hash_rows(part), bool(references), resolution, references,
-                     reference_fsc, scores)
+                     reference_fsc, scores, common)
+
+
+def common_weight_of(
+    dataset: Dataset, grid: MapGrid, settings: ReconstructSettings, scores: Dict[str, float]
+) -> Tuple[float, ...]:
+    """What makes the weights of all chunks even, from the CTFs of what makes the map (``core.weighting.common_weight``)."""
+    choice = choose_for_map(dataset, settings, scores)
+    exposures, optics = dataset.exposures, dataset.series
+    series = exposures["series"]
+    number = np.zeros(len(series))
+    for row in range(len(optics)):
+        number[dataset.exposures_of(row)] = projections_of_map(dataset, row, settings, choice).sum(axis=0)
+    curve = common_weight(
+        grid.field, grid.radius, exposures["defocus"][:, :2].mean(axis=1),
+        phase_offset(optics["amplitude_contrast"][series], exposures["phase_shift"]),
+        np.array([wavelength(voltage) for voltage in optics["voltage"]])[series], optics["cs"][series], number,
+    )
+    return tuple(float(f"{value:.6g}") for value in curve)
 
 
 def _plan_document(

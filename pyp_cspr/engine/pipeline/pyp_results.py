@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import re
 import shutil
+from itertools import count
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +63,7 @@ class Results:
         """Move all iterations out of the way, so that a fresh start overwrites nothing; where to. What to ``keep`` stays."""
         kept = {path.resolve() for path in keep}
         base = self.project.folder / "frealign"
-        number = 1
-        while (base / f"previous_{number:02d}").exists():
-            number += 1
-        target = base / f"previous_{number:02d}"
+        target = _first_free(lambda number: base / f"previous_{number:02d}")
         prefix = f"{self.project.dataset}_{CLASS}"
         for folder in (self.project.maps, self.project.folder / "ali", base / "scratch"):
             there = sorted(folder.glob(f"{prefix}_*")) if folder.is_dir() else []
@@ -82,23 +80,24 @@ class Results:
         if not target.exists():
             write_map(target, *read_map(model))
 
-    def write(self, iteration: int, store: RunStore, replace: bool = False) -> List[str]:
-        """Write a finished iteration of a run; the archive, from which the next one starts, comes last. Returns warnings.
-
-        Raises InputError where the iteration is there already, unless it is to be replaced.
-        """
+    def must_be_free(self, iteration: int) -> None:
+        """Raise InputError where something of the iteration is there already."""
         there = [path for path in self.files_of(iteration) if path.exists()]
-        if there and not replace:
+        if there:
             raise InputError(f"{there[0]}: is there already; move it away, or start fresh with -csp_skip True")
+
+    def write(self, iteration: int, store: RunStore) -> List[str]:
+        """Write a finished iteration of a run over what is there of it. The archive, from which the next one starts, comes
+        last. Returns warnings."""
         self.project.maps.mkdir(parents=True, exist_ok=True)
         dataset = read_rows(store.result_path)
         volume, pixel = read_map(store.folder / "map.mrc")
         write_map(self.path(f"{iteration:02d}.mrc"), volume, pixel)
         for name in ("half1", "half2"):
             write_map(self.path(f"{name}.mrc"), read_map(store.folder / f"{name}.mrc")[0], pixel)
-        self._write_curves(iteration, store, pixel, len(volume))
+        warnings = self._write_curves(iteration, store, pixel, len(volume))
         self._write_alignments(iteration, dataset)
-        tables, warnings = write_pyp_dataset(
+        tables, lost = write_pyp_dataset(
             dataset, {series.name: series for series in self.project.series()}, _scores(store, dataset))
         packed: Dict[str, SeriesTable] = {}
         for name, one in tables.items():
@@ -106,21 +105,25 @@ class Results:
             packed[f"{name}_{CLASS}"] = (CistemTable(one.projections), extended)
         stat = column_statistics([table for table, _ in packed.values() if isinstance(table, CistemTable)])
         write_archive(self.path(f"{iteration:02d}.bz2"), packed, stat)
-        return warnings
+        return warnings + lost
 
-    def _write_curves(self, iteration: int, store: RunStore, pixel: float, box: int) -> None:
+    def _write_curves(self, iteration: int, store: RunStore, pixel: float, box: int) -> List[str]:
         curves = np.genfromtxt(store.folder / "fsc.csv", delimiter=",", names=True)
         shells = slice(1, box // 2 + 1)
         fsc, corrected = (_filled(curves[name][shells], box // 2) for name in ("unmasked", "corrected"))
         resolution = box * pixel / np.arange(1, box // 2 + 1)
-        path = self.path("fsc.txt")
+        path, warnings = self.path("fsc.txt"), []
         table = read_fsc(path) if path.exists() else FscTable(resolution, np.zeros((len(resolution), 0)))
         if len(table.resolution) != len(resolution) or not np.allclose(table.resolution, resolution, rtol=1e-3):
-            table = FscTable(resolution, np.zeros((len(resolution), 0)))  # of maps of another box
+            away = _first_free(lambda number: self.path(f"fsc_{number:02d}.txt"))
+            path.rename(away)
+            warnings.append(f"{path}: has other shells than this map of {box} pixels of {pixel:g} A; it is now {away.name}")
+            table = FscTable(resolution, np.zeros((len(resolution), 0)))
         write_fsc(path, table.with_curve(iteration, corrected))
         mask = float(read_map(store.folder / "mask.mrc")[0].sum(dtype=np.float64))
         statistics = shell_statistics(pixel, box, fsc, corrected, mask, int(store.plan()["n_projections"]))
         write_statistics(self.path(f"{iteration:02d}_statistics.txt"), statistics)
+        return warnings
 
     def _write_alignments(self, iteration: int, dataset: Dataset) -> None:
         folder = self.ali(iteration)
@@ -150,6 +153,11 @@ def shell_statistics(
     half = 2.0 * np.abs(fsc) / (1.00001 - np.minimum(np.abs(fsc), 1.0))
     part = mask / (area * box) * half * 2.0 * shell / (max(projections, 1) * MEAN_CTF2)
     return new_statistics(pixel, box, fsc, part_fsc, part, rec)
+
+
+def _first_free(named: Callable[[int], Path]) -> Path:
+    """The first of the paths ``named`` 1, 2, ... that is not there."""
+    return next(path for path in map(named, count(1)) if not path.exists())
 
 
 def _filled(curve: NDArray, length: int) -> NDArray[np.float64]:

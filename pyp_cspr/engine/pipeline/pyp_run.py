@@ -3,26 +3,36 @@
 PROJECT/frealign/scratch/NAME_r01_fromII/
   input/        the data set that iteration II starts with
   run/          the refinement (iterate.py): its iteration i is PYP's II + i - 1, and its iteration 0 the start
-  csp.json      what was asked for, and the last iteration that was written to the project
+  csp.json      what was asked for and started from, and the last iteration that was written to the project
 A call with the same settings extends the run; with others it starts a new one from the last iteration's alignments and map.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import InputError
 from ..io.mrc import open_stack
+from ..io.pyp_config import COMMAND_LINE
 from ..io.pyp_dataset import PypOptics
 from ..io.relion import write_dataset
-from ..model.pyp_configuration import FIRST_ITERATION, PypConfiguration
+from ..model.pyp_configuration import PypConfiguration
 from ..model.pyp_settings import PypProject as Asked
-from ..model.pyp_settings import PypResources, project_of, resources_of, settings_by_iteration, warnings_of
+from ..model.pyp_settings import (
+    PypResources,
+    listed_iterations,
+    project_of,
+    resources_of,
+    settings_by_iteration,
+    warnings_of,
+)
 from .executors import Executor, Resources, SlurmSettings, make_executor
 from .iterate import Bar, Refinement, refine
 from .mpi import mpi_size
+from .pyp_metadata import SeriesFiles
 from .pyp_project import CLASS, Binnings, PypProject
 from .pyp_results import Results
 from .resources import share_out
@@ -75,8 +85,9 @@ def _run(
     else:
         start = _start_of(asked, project) if not done else Path()
     last = done[-1] if done else asked.first_iteration - 1
-    if last >= FIRST_ITERATION:
+    if done:
         say(f"going on after iteration {last}")
+        _say_unread(project, configuration, asked, last, say)
     if asked.next_iteration not in (None, last + 1):
         say(f"warning: refine_iter is {asked.next_iteration}, but the next iteration is {last + 1}: the last one that is there "
             "counts; to go back, move what is later out of frealign/maps and ali")
@@ -96,6 +107,9 @@ def _iterate(
     reason = "all iterations done"
     for number in numbers:
         count = number - leg.first + 1
+        own = leg.request.get("writing") == number  # killed while it was written
+        if not own:
+            results.must_be_free(number)
         summary = refine(
             str(leg.folder / "input"), leg.request["reference"], str(leg.folder / "run"), leg.request["values"], count,
             leg.request["mask"], leg.request["tasks_per_chunk"], report=True, bar=bar, executor=executor)
@@ -103,10 +117,11 @@ def _iterate(
             reason = summary["reason"]
             break
         store = Refinement(str(leg.folder / "run"), leg.request["values"], count).store(count)
-        replace = leg.request.get("writing") == number  # killed while it was written
-        leg.request["writing"] = number
-        write_json(leg.folder / "csp.json", leg.request)
-        for warning in results.write(number, store, replace):
+        if not own:
+            results.must_be_free(number)  # still: what is there from here on is ours
+            leg.request["writing"] = number
+            write_json(leg.folder / "csp.json", leg.request)
+        for warning in results.write(number, store):
             say(f"warning: {warning}")
         leg.request["published"] = number
         write_json(leg.folder / "csp.json", leg.request)
@@ -158,15 +173,14 @@ def open_project(folder: str, asked: Asked, box: int = 0) -> PypProject:
              if getattr(asked, name) is not None}
     pixel = (asked.pixel or 0.0) * asked.image_binning
     model = Path(folder, asked.model)
-    if not box and asked.model and model.is_file():
+    if not box and asked.model and os.path.isfile(model):
         box = open_stack(model).nx
     known.update(box=box, hand=asked.hand, bin=float(asked.binning), dose_before=asked.dose_before,
                  contrast=1.0 if asked.white_particles else -1.0)
     binnings = Binnings(asked.tomogram_binning or 0.0, asked.volumes_binning)
     project = PypProject(folder, PypOptics(pixel or 1.0, **known), binnings, asked.dataset)
     if not pixel:
-        first = project.folder / "mrc" / f"{project.names[0]}.mrc"
-        pixel = open_stack(first).pixel if first.exists() else 0.0
+        pixel = SeriesFiles(project.folder, project.names[0], 1.0, 0.0).images().pixel
         if pixel in (0.0, 1.0):
             raise InputError(f"{project.folder}: the pixel size is not known; give scope_pixel (in .pyp_config)")
         project = PypProject(folder, PypOptics(pixel, **known), binnings, asked.dataset)
@@ -178,9 +192,29 @@ def _start_of(asked: Asked, project: PypProject) -> Path:
     for name, value in (("csp_refine", asked.alignments), ("csp_model", asked.model)):
         if not value:
             raise InputError(f"{project.folder}: no iteration to go on from; give -{name}")
-        if not Path(project.folder, value).exists():
+        if not os.path.exists(Path(project.folder, value)):
             raise InputError(f"-{name} {value}: no such file; mend the path")
     return Path(project.folder, asked.alignments)
+
+
+def _runs(project: PypProject) -> List[Path]:
+    """The run folders of the project, the last first."""
+    scratch = project.folder / "frealign" / "scratch"
+    found = sorted(scratch.glob(f"{project.dataset}_{CLASS}_from*"), reverse=True)
+    return [folder for folder in found if (folder / "csp.json").exists()]
+
+
+def _say_unread(project: PypProject, configuration: PypConfiguration, asked: Asked, last: int, say: Say) -> None:
+    """A note where other alignments or another map are typed than those that the project was started from."""
+    requests = [read_json(folder / "csp.json") for folder in _runs(project)]
+    started = [one for one in requests if one.get("start") and max(one["published"], one.get("writing", 0)) >= one["first"]]
+    unread = []
+    for key, value, name in (("csp_refine", asked.alignments, "start"), ("csp_model", asked.model, "reference")):
+        own = [one[name] for one in started]
+        if configuration.origin(key) == COMMAND_LINE and str(Path(project.folder, value)) not in own:
+            unread.append(f"-{key} {value}")
+    if unread:
+        say(f"note: not read: {', '.join(unread)}; the run goes on from iteration {last}, -csp_skip True starts it anew")
 
 
 def _leg(
@@ -188,14 +222,12 @@ def _leg(
     say: Say,
 ) -> _Leg:
     """The run that the next iteration belongs to, made where it is new."""
-    scratch = project.folder / "frealign" / "scratch"
-    prefix = f"{project.dataset}_{CLASS}_from"
-    for folder in sorted(scratch.glob(f"{prefix}*"), reverse=True):
-        if not (folder / "csp.json").exists():
-            continue
+    for folder in _runs(project):
         before = read_json(folder / "csp.json")
         wanted = _request(project, configuration, asked, resources, before["first"], Path(before["reference"]))
-        same = all(before[name] == wanted[name] for name in wanted)
+        if start != Path():
+            wanted.update(start=str(start), reference=str(Path(project.folder, asked.model)))
+        same = all(before.get(name) == wanted[name] for name in wanted)
         if same and before["published"] == last:
             return _Leg(folder, before["first"], before)
         if same and before.get("writing") == last:
@@ -209,10 +241,13 @@ def _leg(
     else:
         source, reference = project.alignments_of(last), results.path(f"{last:02d}.mrc")
     request = dict(_request(project, configuration, asked, resources, first, reference), first=first, published=last)
-    number, folder = 1, scratch / f"{prefix}{first:02d}"
+    if start != Path():
+        request["start"] = str(start)
+    number, base = 1, project.folder / "frealign" / "scratch" / f"{project.dataset}_{CLASS}_from{first:02d}"
+    folder = base
     while folder.exists() and (folder / "csp.json").exists():
         number += 1
-        folder = scratch / f"{prefix}{first:02d}_{number}"
+        folder = base.with_name(f"{base.name}_{number}")
     dataset = project.read_alignments(source)
     dataset.assign_halves()
     RunStore(folder / "run").create()
@@ -225,8 +260,7 @@ def _leg(
 def _request(
     project: PypProject, configuration: PypConfiguration, asked: Asked, resources: PypResources, first: int, reference: Path
 ) -> Dict[str, Any]:
-    lists = [len(value) for value in configuration.values.values() if isinstance(value, list)]
-    last = max([first, *(FIRST_ITERATION - 1 + length for length in lists)])  # what comes later repeats
+    last = max(first, listed_iterations(configuration)[-1])  # what comes later repeats
     mask = asked.mask
     if mask not in ("auto", "none") and not mask.startswith("sphere:"):
         mask = str(Path(project.folder, mask))
@@ -260,4 +294,5 @@ def _executor(name: str, resources: PypResources, configuration: PypConfiguratio
         queue=resources.queue, account=resources.account, walltime=resources.walltime, tasks=resources.threads,
         memory_per_task=resources.memory / resources.threads, gres=resources.gres,
         max_cpus=resources.most_tasks * resources.threads, retries=resources.retries)
+    slurm.check(configuration.origin("slurm_walltime"))  # of its values only this one has not been checked yet
     return make_executor(name, Resources(0, threads, 0.0, slurm, merging))

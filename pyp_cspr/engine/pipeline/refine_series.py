@@ -21,8 +21,8 @@ from ..model.settings import RefineSettings
 from ..model.tables import LARGEST_MAGNIFICATION, Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import Spectra
-from ..refine.parameters import MODES, SeriesGeometry, tolerances
-from ..refine.search import SearchData, SearchSettings, search_exposure_shifts, search_rotations, search_translations
+from ..refine.parameters import EXPOSURE_MODES, MODES, PARTICLE_MODES, Layout, SeriesGeometry
+from ..refine.search import SearchSettings, search_exposure_shifts, search_rotations, search_translations
 from ..refine.solve import Solution, SolveOptions, solve_series
 from .extract import CropGrid
 from .selection import evaluator, informing_dataset, solve_informed
@@ -110,16 +110,11 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
     """
     if "shift" not in options.free or len(geometry.tilts) < 3:
         return 0
-    coarse = coarse_model(model, MEND_RESOLUTION)
+    coarse = coarse_model(model, MEND_RESOLUTION, model.memory // 8)  # most of it holds the fine coefficients
     lost = np.flatnonzero(coarse.measure(geometry).factor < MEND_BELOW)
     if not len(lost):
         return 0
-    block, c = coarse.weighted(), coarse.projections
-    rows = np.flatnonzero(np.isin(c.exposure, lost))
-    data = SearchData(
-        block.weighted[rows], block.weight[rows], coarse.band, coarse.field, coarse.crop_grid.scale, coarse.references,
-        coarse.which[rows], c.particle[rows], c.exposure[rows], c.centre[rows], coarse.threads,
-    )
+    data = list(coarse.search_data(lost))
     now = search_exposure_shifts(data, geometry, MEND_RESOLUTION, 0.0)[1]
     best = np.maximum(MEND_GAIN * now, MEND_LEAST)
     better = geometry.copy()
@@ -145,41 +140,33 @@ def _around(reach: float, mode: str, options: SolveOptions) -> NDArray[np.float6
     return np.arange(-reach, reach + 0.1, 0.5) if mode in options.free else np.zeros(1)
 
 
-def coarse_model(model: SeriesModel, resolution: float, dataset: Optional[Dataset] = None) -> SeriesModel:
-    """The same series only as far as ``resolution`` angstrom, with coefficients of its own, which are few."""
+def coarse_model(model: SeriesModel, resolution: float, memory: int, dataset: Optional[Dataset] = None) -> SeriesModel:
+    """The same series only as far as ``resolution`` angstrom, with coefficients of its own."""
     grid = refinement_grid(model.grid, max(resolution, model.field / model.band.radius))
     return SeriesModel(dataset or model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(),
-                       model.threads, memory=2**62, reference_fsc=model.reference_fsc, opened=model.images)
+                       model.threads, memory, reference_fsc=model.reference_fsc, opened=model.images)
 
 
 def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, options: SolveOptions) -> SeriesGeometry:
     """Where to begin: the start, or what searches of shifts and rotations find, as the settings ask.
 
-    They look no farther than ``search_resolution``, with coefficients of their own, which are few.
+    They look no farther than ``search_resolution``, with coefficients of their own.
     """
     geometry = start.copy()
     if not (settings.search_shift or settings.search_cone):
         return geometry
     resolution = max(settings.search_resolution, model.field / model.band.radius)
-    coarse = coarse_model(model, resolution, informing_dataset(model.dataset, model.series, settings))
+    coarse = coarse_model(model, resolution, model.memory, informing_dataset(model.dataset, model.series, settings))
     if settings.search_cone:
         return _search_rotations(coarse, geometry, resolution, settings, options)
     coarse.measure(geometry)
-    data = _search_data(coarse)
     if "shift" in options.free:
-        moved, _ = search_exposure_shifts(data, geometry, 2.0 * resolution, settings.search_shift)
+        moved, _ = search_exposure_shifts(coarse.search_data(), geometry, 2.0 * resolution, settings.search_shift)
         geometry.shifts = geometry.shifts + moved
-    moved, _ = search_translations(data, geometry, resolution, settings.search_shift)
-    geometry.positions = geometry.positions + moved
+    for data in coarse.search_data():
+        moved, _ = search_translations(data, geometry, resolution, settings.search_shift)
+        geometry.positions = geometry.positions + moved  # 0 for particles of other parts
     return geometry
-
-
-def _search_data(model: SeriesModel) -> SearchData:
-    block, c = model.weighted(), model.projections
-    return SearchData(
-        block.weighted, block.weight, model.band, model.field, model.crop_grid.scale, model.references, model.which, c.particle,
-        c.exposure, c.centre, model.threads,
-    )
 
 
 def _search_rotations(
@@ -190,16 +177,17 @@ def _search_rotations(
     radius = settings.particle_radius or 0.25 * model.field * model.crop_grid.scale  # half the box is its diameter
     how = SearchSettings(radius, resolution, settings.search_cone, settings.search_shift, angle_step=settings.search_step,
                          symmetry=settings.symmetry)
-    candidates = search_rotations(_search_data(model), geometry, how, settings.seed)
-    trials = []
-    for k in range(candidates.scores.shape[1]):
-        there = np.isfinite(candidates.scores[:, k])
-        trial = geometry.copy()
-        trial.poses[there] = candidates.rotations[there, k]
-        trial.positions[there] += candidates.displacements[there, k]
-        trials.append((trial, there))
+    trials = [(geometry.copy(), np.zeros(len(geometry.poses), bool)) for _ in range(how.keep)]
+    for data in model.search_data():
+        candidates = search_rotations(data, geometry, how, settings.seed)
+        searched = np.bincount(data.particle, minlength=len(geometry.poses)) > 0
+        for k, (trial, there) in enumerate(trials):
+            found = searched & np.isfinite(candidates.scores[:, k])
+            trial.poses[found] = candidates.rotations[found, k]
+            trial.positions[found] += candidates.displacements[found, k]
+            there |= found
     model.measure(trials[0][0])
-    particle_only = replace(options, free=("rotation", "position"))
+    particle_only = replace(options, free=("rotation", "position") if "position" in options.free else ("rotation",))
     used, evaluate = model.projections.used, evaluator(model, len(model.band), particle_only)
     best_cost, best = np.full(len(geometry.poses), np.inf), geometry.copy()
     for trial, there in trials:
@@ -228,8 +216,14 @@ def solve_options(settings: RefineSettings) -> SolveOptions:
     """Free are the groups whose prior is not 0."""
     sigmas = {mode: float(getattr(settings, f"prior_{mode}")) for mode in MODES}
     free = tuple(mode for mode in MODES if sigmas[mode] > 0)
-    bounds = tolerances() if settings.hard_tolerances else {}
+    bounds = {mode: sigmas[mode] for mode in free} if settings.hard_tolerances else {}
     return SolveOptions(free=free, sigmas={mode: sigmas[mode] for mode in free}, tolerances=bounds, huber=settings.huber)
+
+
+def equations_memory(geometry: SeriesGeometry, options: SolveOptions) -> int:
+    """Bytes that the solver holds at most: local equations, and what couples particles and exposures, three of each."""
+    particles, exposures = (Layout.of(modes, options.free, geometry) for modes in (PARTICLE_MODES, EXPOSURE_MODES))
+    return 3 * 8 * len(geometry.poses) * len(geometry.tilts) * (particles.local**2 + particles.size * exposures.size)
 
 
 @dataclass(frozen=True)
@@ -240,18 +234,19 @@ class ExposureWeights:
     b_factor: NDArray[np.float64]  # (E,)
     noise: NDArray[np.float64]  # (E, shells)
     field: float
+    level: float  # of the series, in units of its reference, which all series share (``merge.common_level``)
 
     def of(self, exposure: int, prior: NDArray, crop_grid: CropGrid) -> Tuple[NDArray, NDArray]:
         """(amplitude, noise power) on the shells of ``crop_grid``; beyond what was measured the last noise holds.
 
-        The series' common curve is left out: it is the same for all that meets in a shell of the map.
+        Of the series' common curve only the level is taken: its shape is the reference's filter, mostly, which all share.
         """
         k = np.arange(len(prior)) / crop_grid.field
         amplitude = prior * self.factor[exposure] * np.exp(-0.25 * self.b_factor[exposure] * k**2)
         measured = self.noise[exposure]
         last = max(1, len(measured) - 2)  # the outermost shell is only partly filled
         power = np.interp(k * self.field, np.arange(last), measured[:last])
-        return np.minimum(amplitude, 4.0 * prior.max()), power
+        return self.level * np.minimum(amplitude, 4.0 * prior.max()), power
 
 
 @dataclass(frozen=True)
@@ -284,7 +279,8 @@ class SeriesOutcome:
     def tables(self) -> Dict[str, NDArray]:
         return {"score": self.score, "view_sigma": self.view_sigma, "place_sigma": self.place_sigma,
                 "amplitude": self.amplitude, "noise": self.weights.noise, "factor": self.weights.factor,
-                "b_factor": self.weights.b_factor, "field": np.array(self.weights.field)}
+                "b_factor": self.weights.b_factor, "field": np.array(self.weights.field),
+                "level": np.array(self.weights.level)}
 
 
 def refine_one(
@@ -312,9 +308,14 @@ def refine_one(
     if dataset.series["premultiplied"][series] and names:
         raise InputError(f"series {dataset.series['name'][series]}: its images are multiplied by their CTF, which is then "
                          f"fixed; set {names} to 0")
-    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc, opened)
     start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0,
                         settings.defocus_grid if settings.prior_regional_defocus > 0 else 0)
+    memory -= equations_memory(start, options)
+    if memory <= 0:
+        name, need = dataset.series["name"][series], equations_memory(start, options) / 2**30
+        raise InputError(f"series {name}: its equations alone take {need:.2f} GB; give more --memory, or a smaller "
+                         "deformation_grid or defocus_grid")
+    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc, opened)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)
     begin = time.perf_counter()
@@ -322,14 +323,15 @@ def refine_one(
     journal.seconds["search"] = journal.seconds.get("search", 0.0) + time.perf_counter() - begin
     before = SHARE_OF_SEARCH if settings.search_cone else 0.0
     progress(before)
-    solution, spectra, report = refine_series(model, start, found, radii, options,
+    # What a search found may be far from the start: the priors are about it.
+    solution, spectra, report = refine_series(model, found.copy(), found, radii, options,
                                               lambda part: progress(before + (1.0 - before) * part))
     journal.seconds["refine"] = journal.seconds.get("refine", 0.0) + report["seconds"]
     score = projection_scores(model, solution)
     view, place = uncertainties(model, solution)
     _store(dataset, series, solution, score)
     report.update(series=str(dataset.series["name"][series]), resolution=limit)
-    weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.field)
+    weights = ExposureWeights(spectra.factor, spectra.b_factor, spectra.noise, model.field, spectra.level)
     return SeriesOutcome(weights, spectra.amplitude, score, view, place, report)
 
 

@@ -21,6 +21,7 @@ from ..model.tables import Dataset
 from ..model.task import ChunkJournal, MapGrid
 from ..refine.noise import ShellSums, Spectra, fit_spectra, without_own_noise
 from ..refine.parameters import SeriesGeometry
+from ..refine.search import SearchData
 from ..refine.solve import CtfChange
 from .extract import CropGrid, ExposureView, source_pixel
 
@@ -262,11 +263,18 @@ class SeriesModel:
             self._resident = self._resident._replace(weighted=nothing.astype(np.complex64), weight=nothing.astype(np.float32))
         return spectra
 
-    def weighted(self) -> _Block:
-        """Everything at once. Raises ValueError where the memory does not hold it."""
-        if not self.resident:
-            raise ValueError("the coefficients do not fit the memory together")
-        return next(iter(self._loaded()))
+    def search_data(self, exposures: Optional[NDArray[np.int64]] = None) -> Iterator[SearchData]:
+        """What searches need, all or of some ``exposures``: whole particles, as many as the memory holds at once."""
+        c = self.projections
+        for block in self._loaded():
+            keep = np.arange(len(block.rows))
+            if exposures is not None:
+                keep = np.flatnonzero(np.isin(c.exposure[block.rows], exposures))
+            rows = block.rows[keep]
+            yield SearchData(
+                block.weighted[keep], block.weight[keep], self.band, self.field, self.crop_grid.scale, self.references,
+                self.which[rows], c.particle[rows], c.exposure[rows], c.centre[rows], self.threads,
+            )
 
     def equations(
         self,

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
+import math
 import os
 import zipfile
 from contextlib import contextmanager
@@ -135,17 +137,39 @@ def write_rows(path: Path, dataset: Dataset) -> int:
 def read_rows(path: Path) -> Dataset:
     """The data set of ``write_rows``. Raises CsprError where the file is missing or damaged."""
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            series, exposures, particles = (
-                Table(schema, {c.name: arrays[f"{kind}.{c.name}"] for c in schema if f"{kind}.{c.name}" in arrays.files})
-                for kind, schema in (("series", SERIES), ("exposures", EXPOSURES), ("particles", PARTICLES))
-            )
-            extra = {name[6:]: arrays[name].tolist() for name in arrays.files if name.startswith("extra.")}
-            box, box_pixel = arrays["box"]
-            return Dataset(series, exposures, particles, arrays["visible"], int(box), float(box_pixel), extra,
-                           str(arrays["source"]))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        arrays = _stored_arrays(path)
+        series, exposures, particles = (
+            Table(schema, {c.name: arrays[f"{kind}.{c.name}"] for c in schema if f"{kind}.{c.name}" in arrays})
+            for kind, schema in (("series", SERIES), ("exposures", EXPOSURES), ("particles", PARTICLES))
+        )
+        extra = {name[6:]: arrays[name].tolist() for name in arrays if name.startswith("extra.")}
+        box, box_pixel = arrays["box"]
+        return Dataset(series, exposures, particles, arrays["visible"], int(box), float(box_pixel), extra,
+                       str(arrays["source"]))
+    except Exception as error:  # noqa: BLE001 - a damaged archive can fail in any way, and none is a fault of the program
         raise CsprError(f"{path}: the rows of a task cannot be read ({error}); plan the run again") from None
+
+
+def _stored_arrays(path: Path) -> Dict[str, np.ndarray]:
+    """The arrays of an .npz that is not compressed. Nothing is made that is larger than the file."""
+    arrays = {}
+    content = path.read_bytes()  # from memory, no more is read than there is, whatever size the directory says
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > len(content):
+            raise ValueError("its parts are larger than the file")
+        for member in members:
+            data = archive.read(member)
+            stream = io.BytesIO(data)
+            version = np.lib.format.read_magic(stream)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read_header(stream)
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
+                raise ValueError(f"{member.filename}: its header does not fit it")
+            stream.seek(0)
+            name = member.filename[: -len(".npy")] if member.filename.endswith(".npy") else member.filename
+            arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+    return arrays
 
 
 class RunStore:

@@ -130,8 +130,8 @@ def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) 
     reach = min(int(np.floor(first.radius * ratio + 1e-9)), padded // 2 - 1, first.numerator.shape[2] - 1)
     margin = first.numerator.shape[2] - 1 - reach  # voxels at each end that no full weight reaches
     plane = _friedel_plane(sums, margin, reach)
-    floor, extra, keep = _regularisation(sums, plane, margin, reach, first.radius * ratio, ratio, wiener)
-    lines = _along_z(sums, plane, margin, reach, box, padded, (floor, extra, keep), first.radius * ratio, threads)
+    tables = _regularisation(sums, plane, margin, reach, first.radius * ratio, ratio, wiener)
+    lines = _along_z(sums, plane, margin, reach, box, padded, tables, first.radius * ratio, threads)
     return _along_y_and_x(lines, reach, box, padded, threads)
 
 
@@ -151,19 +151,11 @@ def _regularisation(
     sums: Sequence[Any], plane: _Plane, margin: int, reach: int, radius: float, ratio: float, wiener: Optional[NDArray]
 ) -> Tuple[NDArray, NDArray, NDArray]:
     """(least denominator, addition to it, factor 0 or 1) for every padded shell."""
-    size = 2 * reach + 1
+    from .finalise_kernels import add_weights
+
     count = int(np.ceil(np.sqrt(3.0) * reach)) + 3
     total, voxels = np.zeros(count), np.zeros(count)
-    yx = _squares(reach)
-    for z in range(size):
-        length = np.sqrt(np.float32((z - reach) ** 2) + yx)
-        shell = np.rint(length).astype(np.int64)
-        shell[length > np.float32(radius)] = count - 1  # a bin that nothing else uses
-        weight = _denominator(sums, plane, slice(z, z + 1), slice(0, size), margin, reach)[0]
-        for sums_of, values in ((total, weight), (voxels, None)):
-            here = np.bincount(shell.ravel(), None if values is None else values.ravel(), minlength=count)
-            edge = np.bincount(shell[:, 0], None if values is None else values[:, 0], minlength=count)
-            sums_of += 2.0 * here - edge  # x > 0 stands for its mate as well
+    add_weights(total, voxels, tuple(one.denominator for one in sums), plane.denominator, margin, radius)
     mean = total / np.maximum(voxels, 1)
     least = LEAST_WEIGHT if wiener is None else LEAST_WEIGHT_WIENER
     extra = np.zeros(count)
@@ -173,22 +165,7 @@ def _regularisation(
         curve = np.interp(place, np.arange(len(wiener)), np.clip(wiener, 0.0, 1.0), right=0.0)
         keep = (curve > 0).astype(float)
         extra = mean * np.divide(1.0 - curve, 2.0 * curve, out=np.zeros(count), where=curve > 0)
-    return tuple(values.astype(np.float32) for values in (least * mean, extra, keep))  # type: ignore[return-value]
-
-
-def _squares(reach: int) -> NDArray[np.float32]:
-    """y^2 + x^2 of a z plane, ``(2 reach + 1, reach + 1)``."""
-    y = np.arange(-reach, reach + 1, dtype=np.float32)
-    return y[:, None] ** 2 + np.arange(reach + 1, dtype=np.float32) ** 2
-
-
-def _denominator(sums: Sequence[Any], plane: _Plane, zs: slice, ys: slice, margin: int, reach: int) -> NDArray[np.float32]:
-    at = (slice(zs.start + margin, zs.stop + margin), slice(ys.start + margin, ys.stop + margin), slice(0, reach + 1))
-    out = sums[0].denominator[at].astype(np.float32)
-    for one in sums[1:]:
-        out += one.denominator[at]
-    out[:, :, 0] = plane.denominator[zs, ys]
-    return out
+    return least * mean, extra, keep
 
 
 def _along_z(
@@ -203,37 +180,18 @@ def _along_z(
     threads: int,
 ) -> NDArray[np.complex64]:
     """num / den, transformed back along z and cropped: ``(N, 2 reach + 1, reach + 1)``."""
-    floor, extra, keep = tables
+    from .finalise_kernels import divide
+
     size, width = 2 * reach + 1, reach + 1
     lines = np.empty((box, size, width), np.complex64)
-    axis = np.arange(-reach, reach + 1, dtype=np.float32)
-    x2 = np.arange(width, dtype=np.float32) ** 2
-    sign_z = (1.0 - 2.0 * (np.arange(-reach, reach + 1) % 2)).astype(np.float32)
-    sign_x = sign_z[reach:]
+    numerators, denominators = tuple(one.numerator for one in sums), tuple(one.denominator for one in sums)
     start = padded // 2 - box // 2
     step = max(1, BLOCK_ELEMENTS // (padded * width))
     for low in range(0, size, step):
-        ys = slice(low, min(low + step, size))
-        at = (slice(margin, margin + size), slice(ys.start + margin, ys.stop + margin), slice(0, width))
-        value = sums[0].numerator[at].astype(np.complex64)
-        for one in sums[1:]:
-            value += one.numerator[at]
-        value[:, :, 0] = plane.numerator[:, ys]
-        length = np.sqrt(axis[:, None, None] ** 2 + axis[ys, None] ** 2 + x2)
-        shell = np.rint(length).astype(np.int32)
-        weight = _denominator(sums, plane, slice(0, size), ys, margin, reach)
-        used = (weight > 0) & (length <= np.float32(radius)) & (shell > 0)
-        np.maximum(weight, floor[shell], out=weight)
-        weight += extra[shell]
-        # The signs move the origin from index 0 to the centre P // 2.
-        factor = np.divide(keep[shell], weight, out=np.zeros_like(weight), where=used)
-        factor *= sign_z[:, None, None] * sign_z[ys, None] * sign_x
-        value *= factor
-        column = np.zeros((padded, ys.stop - ys.start, width), np.complex64)
-        column[: reach + 1] = value[reach:]
-        column[padded - reach :] = value[:reach]
+        column = np.empty((padded, min(step, size - low), width), np.complex64)
+        divide(column, numerators, denominators, plane.numerator, plane.denominator, margin, radius, *tables, low)
         column = scipy.fft.ifft(column, axis=0, overwrite_x=True, workers=threads)
-        lines[:, ys] = column[start : start + box]
+        lines[:, low : low + step] = column[start : start + box]
     return lines
 
 

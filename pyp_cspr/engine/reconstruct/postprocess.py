@@ -66,9 +66,9 @@ def compare_transforms(
 
     bare = isinstance(mask, str) and mask == "none"
     masked1, masked2 = spectra if bare else tuple(shells.transform(half * values, threads) for half in halves)
-    cross, power1, power2 = shells.shell_sums(box, [(masked1, masked2), (masked1, masked1), (masked2, masked2)])
+    cross, power1, power2, number = shells.shell_sums(box, masked1, masked2)
     masked = _within(shells.curve_of_sums(cross, power1, power2), last)
-    power = (power1 + power2 + 2.0 * cross) / shells.shell_counts(box)
+    power = (power1 + power2 + 2.0 * cross) / number
     del masked1, masked2
 
     start = shells.randomise_from(unmasked[: last + 1])

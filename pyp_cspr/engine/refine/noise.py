@@ -32,12 +32,16 @@ class ShellSums(NamedTuple):
 
 
 class Spectra(NamedTuple):
-    """``amplitude`` a and ``noise`` s^2, ``(E, shells)``; ``factor`` g and ``b_factor`` B of each exposure ``(E,)``."""
+    """``amplitude`` a and ``noise`` s^2, ``(E, shells)``; ``factor`` g and ``b_factor`` B of each exposure ``(E,)``.
+
+    ``level`` is the series' own: least squares of its amplitudes against d_e g_e exp(-B_e k^2 / 4), in units of the model.
+    """
 
     amplitude: NDArray[np.float64]
     noise: NDArray[np.float64]
     factor: NDArray[np.float64]
     b_factor: NDArray[np.float64]
+    level: float
 
 
 def smooth(values: NDArray, count: NDArray) -> NDArray[np.float64]:
@@ -70,7 +74,8 @@ def without_own_noise(sums: ShellSums, share: NDArray) -> ShellSums:
 def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:
     """Amplitudes and noise from the sums; ``prior`` d_e(k) ``(E, shells)`` and ``k`` in 1/angstrom ``(shells,)``.
 
-    An exposure in which nothing matches the model keeps a small amplitude, so that it weighs little and is still refined.
+    An exposure in which nothing matches the model keeps a small amplitude, so that it weighs little and is still refined. The
+    level is at least its own standard deviation, and 1 where there is no model.
     """
     exposures = len(prior)
     factor, b_factor = np.ones(exposures), np.zeros(exposures)
@@ -93,7 +98,10 @@ def fit_spectra(sums: ShellSums, prior: NDArray, k: NDArray) -> Spectra:
         scale = (amplitude * sums.match / noise).sum() / max((amplitude**2 * sums.model / noise).sum(), 1e-300)
         amplitude = amplitude * max(scale, 1e-6)
         noise = _noise(sums, amplitude)
-    return Spectra(amplitude, noise, factor, b_factor)
+    shape = prior * factor[:, None] * np.exp(-0.25 * b_factor[:, None] * k**2)
+    top, bottom = (shape * sums.match / noise).sum(), (shape**2 * sums.model / noise).sum()
+    level = max(top, np.sqrt(0.5 * bottom)) / bottom if bottom > 0 else 1.0
+    return Spectra(amplitude, noise, factor, b_factor, float(level))
 
 
 def _fit_exposures(sums: ShellSums, shape: NDArray, noise: NDArray, k: NDArray) -> tuple[NDArray, NDArray]:

@@ -9,8 +9,8 @@ adjustment; Triggs et al. 2000). Eliminating the particles leaves S = B - sum_p 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Tuple, Union
+from dataclasses import dataclass, replace
+from typing import Iterator, NamedTuple, Tuple, Union
 
 import numpy as np
 import scipy.linalg
@@ -23,6 +23,7 @@ Damping = Union[float, Array]
 
 # A pivot that elimination has left smaller than this fraction of its diagonal is rounding, not information.
 SINGULAR = 1e-13
+PART_BYTES = 2**22
 
 
 class Step(NamedTuple):
@@ -51,6 +52,13 @@ class Arrowhead:
     coupling: Array  # (P, kp, E * ke)
 
     @classmethod
+    def zeros(cls, particles: int, kp: int, exposures: int, ke: int) -> Arrowhead:
+        return cls(
+            np.zeros((particles, kp)), np.zeros((exposures, ke)), np.zeros((particles, kp, kp)), np.zeros((exposures, ke, ke)),
+            np.zeros((particles, kp, exposures * ke)),
+        )
+
+    @classmethod
     def assemble(
         cls,
         local: LocalEquations,
@@ -58,9 +66,24 @@ class Arrowhead:
         particle_jacobian: Array,
         exposure_jacobian: Array,
     ) -> Arrowhead:
-        """From Q local equations of projections ``index`` = (particle, exposure) and the Jacobians ``(P, E, m, k)``.
+        """The system of P particles at once; arguments as those of ``enter``."""
+        particles, exposures, _, kp = particle_jacobian.shape
+        system = cls.zeros(particles, kp, exposures, exposure_jacobian.shape[-1])
+        system.exposure_gradient, system.exposure_matrix = system.enter(0, local, index, particle_jacobian, exposure_jacobian)
+        return system
 
-        The first m local parameters are taken.
+    def enter(
+        self,
+        first: int,
+        local: LocalEquations,
+        index: Tuple[NDArray[np.int64], NDArray[np.int64]],
+        particle_jacobian: Array,
+        exposure_jacobian: Array,
+    ) -> Tuple[Array, Array]:
+        """Enter all of some particles, ``first`` and those after it; returns their parts of the exposures' gradient and matrix.
+
+        From Q local equations of projections ``index`` = (particle, counted from ``first``; exposure) and the Jacobians
+        ``(n, E, m, k)`` of the n particles; the first m local parameters are taken.
         """
         particles, exposures, size = particle_jacobian.shape[:3]
         gradient = np.zeros((particles, exposures, size))
@@ -68,14 +91,14 @@ class Arrowhead:
         gradient[index], matrix[index] = local.gradient[:, :size], local.matrix[:, :size, :size]
         turned = np.swapaxes(particle_jacobian, -1, -2)
         moved = matrix @ exposure_jacobian
-        coupling = turned @ moved  # (P, E, kp, ke)
-        columns = coupling.shape[2], exposures * coupling.shape[3]
-        return cls(
-            np.einsum("peak,pea->pk", particle_jacobian, gradient),
+        rows = slice(first, first + particles)
+        self.particle_gradient[rows] = np.einsum("peak,pea->pk", particle_jacobian, gradient)
+        self.particle_matrix[rows] = (turned @ matrix @ particle_jacobian).sum(axis=1)
+        coupling = self.coupling[rows].reshape(particles, turned.shape[2], exposures, moved.shape[3])  # a view
+        coupling[...] = (turned @ moved).transpose(0, 2, 1, 3)
+        return (
             np.einsum("peak,pea->ek", exposure_jacobian, gradient),
-            (turned @ matrix @ particle_jacobian).sum(axis=1),
             (np.swapaxes(exposure_jacobian, -1, -2) @ moved).sum(axis=0),
-            np.ascontiguousarray(coupling.transpose(0, 2, 1, 3)).reshape(particles, *columns),
         )
 
     def add_priors(
@@ -114,23 +137,42 @@ class Arrowhead:
             return Step(-_times(inverse, self.particle_gradient), np.zeros((count, 0)))
         if inverse.shape[1] == 0:
             return Step(np.zeros(self.particle_gradient.shape), -_times(_inverses(exposure_matrix), self.exposure_gradient))
-        reduced, eliminated = self._reduce(inverse, exposure_matrix)
-        right = self.exposure_gradient.reshape(-1) - np.einsum("pkj,pk->j", eliminated, self.particle_gradient)
-        move = -reduced.solve(right)
+        reduced = self._reduce(inverse, exposure_matrix)
+        alone = _times(inverse, self.particle_gradient)
+        move = -reduced.solve(self.exposure_gradient.reshape(-1) - alone.reshape(-1) @ self.coupling.reshape(alone.size, -1))
         inner = self.particle_gradient + self.coupling @ move
         return Step(-_times(inverse, inner), move.reshape(count, size))
 
-    def _reduce(self, inverse: Array, exposure_matrix: Array) -> Tuple[_Factor, Array]:
-        """S factorised, and C^-1 E, from the inverses of the particles' blocks."""
+    def _reduce(self, inverse: Array, exposure_matrix: Array) -> _Factor:
+        """S factorised, from the inverses of the particles' blocks."""
         count, size = self.exposure_gradient.shape
-        eliminated = inverse @ self.coupling  # (P, kp, E ke)
-        flat = self.coupling.reshape(-1, count * size)
-        reduced = -(flat.T @ eliminated.reshape(-1, count * size))
+        reduced = np.zeros((count * size, count * size))
+        for part in self._parts():
+            coupling = self.coupling[part]
+            flat = coupling.reshape(-1, count * size)
+            reduced -= flat.T @ (inverse[part] @ coupling).reshape(flat.shape)
         before = np.einsum("eii->ei", exposure_matrix).reshape(-1)
         for exposure in range(count):
-            part = slice(exposure * size, (exposure + 1) * size)
-            reduced[part, part] += exposure_matrix[exposure]
-        return _Factor(reduced, before), eliminated
+            block = slice(exposure * size, (exposure + 1) * size)
+            reduced[block, block] += exposure_matrix[exposure]
+        return _Factor(reduced, before)
+
+    def _parts(self) -> Iterator[slice]:
+        """Some particles at a time, so that copies of the coupling stay small."""
+        each = max(1, self.coupling[:1].nbytes)
+        step = max(1, PART_BYTES // each)
+        for first in range(0, len(self.coupling), step):
+            yield slice(first, first + step)
+
+    def after(self, step: Step) -> Arrowhead:
+        """The system where ``step`` has been made: another gradient, the same matrix."""
+        move = step.exposures.reshape(-1)
+        particle = _times(self.particle_matrix, step.particles) + self.coupling @ move
+        carried = step.particles.reshape(-1) @ self.coupling.reshape(step.particles.size, move.size)
+        exposure = _times(self.exposure_matrix, step.exposures) + carried.reshape(step.exposures.shape)
+        return replace(
+            self, particle_gradient=self.particle_gradient + particle, exposure_gradient=self.exposure_gradient + exposure
+        )
 
     def predicted(self, step: Step) -> float:
         """By how much the undamped quadratic model falls: - g.d - d.H.d / 2."""
@@ -164,13 +206,16 @@ class Arrowhead:
         if size == 0 or kp == 0:
             covariance = Covariance(inverse, _inverses(exposure_matrix), cross)
         else:
-            reduced, spread = system._reduce(inverse, exposure_matrix)
-            whole = reduced.solve(np.eye(count * size))
+            whole = system._reduce(inverse, exposure_matrix).solve(np.eye(count * size))
             whole = 0.5 * (whole + whole.T)
-            towards = spread @ whole
             blocks = whole.reshape(count, size, count, size)[np.arange(count), :, np.arange(count), :]
-            inner = inverse + towards @ np.swapaxes(spread, 1, 2)
-            covariance = Covariance(inner, blocks, -towards.reshape(cross.shape))
+            inner = inverse.copy()
+            for part in system._parts():
+                spread = inverse[part] @ system.coupling[part]
+                towards = spread @ whole
+                inner[part] += towards @ np.swapaxes(spread, 1, 2)
+                cross[part] = -towards.reshape(cross[part].shape)
+            covariance = Covariance(inner, blocks, cross)
         for variances, untouched in zip((covariance.particles, covariance.exposures), unseen):
             block, row = np.nonzero(untouched)
             variances[block, row, row] = np.inf

@@ -1,12 +1,12 @@
 """What can be refined, and how each group of parameters moves the projections that it holds together.
 
 A mode is a row of ``PARTICLE_MODES`` or ``EXPOSURE_MODES``: a name, how many columns it has, the derivative of the local
-parameters with respect to them, how they are read and moved, their unit, prior and tolerance, and what PYP calls them.
+parameters with respect to them, how they are read and moved, their unit and prior.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
@@ -108,6 +108,11 @@ class SeriesGeometry:
             changes[..., 0] += np.einsum("peb,eb->pe", self.basis(self.defocus_grid), self.regional_defocus)
         return changes
 
+    def of_particles(self, some: slice) -> SeriesGeometry:
+        """The same exposures with some of the particles, not copied."""
+        return replace(self, poses=self.poses[some], positions=self.positions[some],
+                       particle_defocus=self.particle_defocus[some])
+
     def copy(self) -> SeriesGeometry:
         return SeriesGeometry(
             self.tilts.copy(), self.shifts.copy(), self.poses.copy(), self.positions.copy(), self.field_size, self.grid,
@@ -132,8 +137,6 @@ class Mode:
     scale: float
     unit: str
     sigma: float  # standard deviation of the prior, in ``unit``
-    tolerance: float  # how far from its start a parameter may go at most, in ``unit``
-    pyp: Tuple[str, ...] = ()  # PYP's names of the tolerance
     local: int = LOCAL  # how many local parameters it needs
 
     @property
@@ -251,7 +254,7 @@ def _angles(geometry: SeriesGeometry) -> Array:
     return np.stack([ytilt, zrot, xtilt], axis=-1)
 
 
-def _angle_mode(name: str, axis: int, sigma: float, tolerance: float, pyp: Tuple[str, ...]) -> Mode:
+def _angle_mode(name: str, axis: int, sigma: float) -> Mode:
     def offset(geometry: SeriesGeometry, start: SeriesGeometry) -> Array:
         change = (_angles(geometry) - _angles(start))[:, axis : axis + 1]
         return np.deg2rad((change + 180.0) % 360.0 - 180.0)
@@ -261,7 +264,7 @@ def _angle_mode(name: str, axis: int, sigma: float, tolerance: float, pyp: Tuple
         angles[:, axis] += np.rad2deg(step[:, 0])
         geometry.tilts = rotation_z(angles[:, 1]) @ rotation_y(angles[:, 0]) @ rotation_x(angles[:, 2])
 
-    return Mode(name, lambda g: 1, _turn(axis), offset, move, DEGREE, "deg", sigma, tolerance, pyp)
+    return Mode(name, lambda g: 1, _turn(axis), offset, move, DEGREE, "deg", sigma)
 
 
 def _plain_mode(
@@ -271,8 +274,6 @@ def _plain_mode(
     derivative: Derivative,
     unit: str,
     sigma: float,
-    tolerance: float,
-    pyp: Tuple[str, ...] = (),
     local: int = LOCAL,
     columns: Optional[Callable[[SeriesGeometry], int]] = None,
 ) -> Mode:
@@ -294,35 +295,28 @@ def _plain_mode(
 
     count = columns or (lambda g: len(part))
     scale = {"deg": DEGREE, "%": 0.01}.get(unit, 1.0)
-    return Mode(name, count, derivative, offset, move, scale, unit, sigma, tolerance, pyp, local)
+    return Mode(name, count, derivative, offset, move, scale, unit, sigma, local)
 
 
-_ANGLES = ("csp_ToleranceParticlesPhi", "csp_ToleranceParticlesTheta", "csp_ToleranceParticlesPsi")
-_DEFOCUS = ("csp_ToleranceMicrographDefocus1", "csp_ToleranceMicrographDefocus2")
-
-# Tolerances are PYP's defaults where PYP has them. PYP bounds each Euler angle, here each component of the rotation vector; and
-# the angle of astigmatism, here its components, by what PYP allows the two defoci.
 PARTICLE_MODES = (
-    Mode("rotation", lambda g: 3, _pose, _pose_offset, _pose_move, DEGREE, "deg", 30.0, 30.0, _ANGLES),
-    _plain_mode("position", "positions", (0, 1, 2), _position, "A", 20.0, 20.0, ("csp_ToleranceParticlesShifts",)),
-    _plain_mode("particle_defocus", "particle_defocus", (0,), _straight(DEFOCUS.start, 1), "A", 300.0, 750.0,
-                local=LOCAL_CTF),
+    Mode("rotation", lambda g: 3, _pose, _pose_offset, _pose_move, DEGREE, "deg", 30.0),
+    _plain_mode("position", "positions", (0, 1, 2), _position, "A", 20.0),
+    _plain_mode("particle_defocus", "particle_defocus", (0,), _straight(DEFOCUS.start, 1), "A", 300.0, local=LOCAL_CTF),
 )
 EXPOSURE_MODES = (
-    _angle_mode("tilt_angle", 0, 1.5, 1.5, ("csp_ToleranceMicrographTiltAngles",)),
-    _angle_mode("axis_angle", 1, 1.0, 1.0, ("csp_ToleranceMicrographTiltAxisAngles",)),
-    _angle_mode("third_angle", 2, 1.0, 1.0, ()),
-    _plain_mode("shift", "shifts", (0, 1), _straight(3, 2), "A", 100.0, 100.0, ("csp_ToleranceMicrographShifts",)),
-    _plain_mode("deformation", "deformations", (), _deformation, "A", 20.0, 100.0, ("csp_ToleranceMicrographShifts",),
+    _angle_mode("tilt_angle", 0, 1.5),
+    _angle_mode("axis_angle", 1, 1.0),
+    _angle_mode("third_angle", 2, 1.0),
+    _plain_mode("shift", "shifts", (0, 1), _straight(3, 2), "A", 100.0),
+    _plain_mode("deformation", "deformations", (), _deformation, "A", 20.0,
                 columns=lambda g: 2 * g.grid**2 if g.grid >= 2 else 0),
-    _plain_mode("defocus", "defocus", (0,), _straight(DEFOCUS.start, 1), "A", 750.0, 750.0, _DEFOCUS, LOCAL_CTF),
-    _plain_mode("astigmatism", "defocus", (1, 2), _straight(DEFOCUS.start + 1, 2), "A", 300.0, 750.0,
-                ("csp_ToleranceMicrographAstigmatism", *_DEFOCUS), LOCAL_CTF),
-    _plain_mode("phase", "phase", (0,), _straight(PHASE, 1), "deg", 20.0, 90.0, local=LOCAL_CTF),
-    _plain_mode("regional_defocus", "regional_defocus", (), _regional_defocus, "A", 300.0, 750.0, _DEFOCUS, LOCAL_CTF,
+    _plain_mode("defocus", "defocus", (0,), _straight(DEFOCUS.start, 1), "A", 750.0, LOCAL_CTF),
+    _plain_mode("astigmatism", "defocus", (1, 2), _straight(DEFOCUS.start + 1, 2), "A", 300.0, LOCAL_CTF),
+    _plain_mode("phase", "phase", (0,), _straight(PHASE, 1), "deg", 20.0, local=LOCAL_CTF),
+    _plain_mode("regional_defocus", "regional_defocus", (), _regional_defocus, "A", 300.0, LOCAL_CTF,
                 lambda g: g.defocus_grid**2 if g.defocus_grid >= 2 else 0),
-    _plain_mode("amplitude", "amplitude", (0,), _straight(AMPLITUDE, 1), "%", 30.0, 100.0, local=LOCAL_AMPLITUDE),
-    Mode("magnification", lambda g: 1, _magnification, _magnification_offset, _magnification_move, 0.01, "%", 1.0, 3.0,
+    _plain_mode("amplitude", "amplitude", (0,), _straight(AMPLITUDE, 1), "%", 30.0, local=LOCAL_AMPLITUDE),
+    Mode("magnification", lambda g: 1, _magnification, _magnification_offset, _magnification_move, 0.01, "%", 1.0,
          local=LOCAL_MAGNIFICATION),
 )
 MODES: Dict[str, Mode] = {mode.name: mode for mode in PARTICLE_MODES + EXPOSURE_MODES}
@@ -331,11 +325,6 @@ MODES: Dict[str, Mode] = {mode.name: mode for mode in PARTICLE_MODES + EXPOSURE_
 def prior_sigmas() -> Dict[str, float]:
     """The default standard deviation of every mode's prior, in its unit."""
     return {name: mode.sigma for name, mode in MODES.items()}
-
-
-def tolerances() -> Dict[str, float]:
-    """How far each mode's parameters may go from their start, by default, in its unit."""
-    return {name: mode.tolerance for name, mode in MODES.items()}
 
 
 def local_size(free: Iterable[str]) -> int:

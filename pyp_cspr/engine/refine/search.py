@@ -8,7 +8,7 @@ resolution of a search could see. Nor could it see how a magnification changes a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,13 +106,13 @@ def search_translations(
 
 
 def search_exposure_shifts(
-    data: SearchData, geometry: SeriesGeometry, resolution: float, tolerance: float, step: float = 0.0
+    parts: Iterable[SearchData], geometry: SeriesGeometry, resolution: float, tolerance: float, step: float = 0.0
 ) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shift of every exposure ``(E, 2)``, common to its particles, by at most ``tolerance`` angstrom, and its score ``(E,)``.
 
-    To be added to b_e. Exposures without projections stay, with score 0.
+    To be added to b_e. Exposures without projections stay, with score 0. Each of ``parts`` holds some of the projections.
     """
-    size, count = step or _SHIFT_STEP * resolution, data.count(resolution)
+    size = step or _SHIFT_STEP * resolution
     reach = int(tolerance / size + 1e-6)
     axis = np.arange(-reach, reach + 1.0) * size
     shifts = np.stack(np.meshgrid(axis, axis, indexing="xy"), axis=-1).reshape(-1, 2)
@@ -120,11 +120,13 @@ def search_exposure_shifts(
     order = np.argsort(length, kind="stable")  # no shift comes first, and wins where nothing is better
     shifts = shifts[order[length[order] <= tolerance + 1e-6]]
     total, power = np.zeros((len(geometry.tilts), len(shifts))), np.zeros(len(geometry.tilts))
-    for members, block in _blocks(data, geometry, count, MEMORY):
-        part = exposure_images(block, geometry.poses[members], geometry.tilts, data.references, shifts, data.scale, data.band,
-                               count, data.threads)
-        total += part[0]
-        power += part[1]
+    for data in parts:
+        count = data.count(resolution)
+        for members, block in _blocks(data, geometry, count, MEMORY):
+            images = exposure_images(block, geometry.poses[members], geometry.tilts, data.references, shifts, data.scale,
+                                     data.band, count, data.threads)
+            total += images[0]
+            power += images[1]
     best = total.argmax(axis=1)
     return shifts[best], _sigmas(total[np.arange(len(best)), best], power)
 

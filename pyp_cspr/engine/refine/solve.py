@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core._jit import run_ranges
 from ..core.ctf_refinement import components_to_form
 from ..core.geometry import rotation_vector_to_matrix
 from ..core.refinement import LocalEquations
@@ -25,6 +26,9 @@ Rows = NDArray[np.int64]
 # Damping keeps the first steps out of directions of which the data say little. Before a group counts as settled at the last
 # stage, its step is computed again with the least, so that such directions get their due at the end.
 START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-8, 1e6
+NOTHING = 1e-6  # of a gain that counts: rounding
+BOX_ROUNDS = 5  # of finding which parameters stop at their bounds
+BLOCK_BYTES = 2**21  # of derivatives at a time
 
 
 class CtfChange(NamedTuple):
@@ -38,7 +42,7 @@ class CtfChange(NamedTuple):
 # With rows=(Q',): of those alone, whose rotations and centres are then given (where only particles or exposures are free).
 # With ctf=CtfChange: gradient and matrix also in defocus, astigmatism and phase (where a mode of the CTF is free).
 # With magnification (Q,) of the images: slices are taken at m times k; with ctf as well, gradient and matrix also in its log.
-# With gain (Q,), which multiplies the amplitude: gradient and matrix also in its log.
+# With gain (Q,) of the amplitude: gradient and matrix also in its log.
 Evaluate = Callable[..., LocalEquations]
 
 
@@ -48,7 +52,7 @@ class SolveOptions:
 
     free: Tuple[str, ...] = ("rotation", "position", "tilt_angle", "axis_angle", "shift")
     sigmas: Dict[str, float] = field(default_factory=prior_sigmas)
-    tolerances: Dict[str, float] = field(default_factory=dict)  # hard bounds; PYP's are parameters.tolerances()
+    tolerances: Dict[str, float] = field(default_factory=dict)  # hard bounds
     huber: float = 0.0  # projections that differ from the rest by more standard deviations than this lose weight; 0: none do
     max_evaluations: int = 25  # at each stage
     # Stop where a step gains, or promises, less than this in the cost for each particle: 0.3 sigma, squared, halved. The
@@ -91,6 +95,7 @@ def solve_series(
     evaluate: Evaluate,
     last: bool,
     options: SolveOptions,
+    threads: int = 1,
 ) -> Solution:
     """Refine one series from ``geometry`` at one resolution; priors and tolerances hold the parameters to ``start``.
 
@@ -101,8 +106,11 @@ def solve_series(
     index = np.nonzero(used)
     particles = Layout.of(PARTICLE_MODES, options.free, start)
     exposures = Layout.of(EXPOSURE_MODES, options.free, start)
-    problem = _Problem(start, (index[0], index[1]), evaluate, particles, exposures, options)
+    problem = _Problem(start, (index[0], index[1]), evaluate, particles, exposures, options, threads)
     local = problem.local(geometry)
+    if not np.isfinite(local.cost).all():
+        raise InputError("refinement: images, or what is known of them, give values that are not numbers; check defocus, dose "
+                         "and geometry")
     if problem.loose:  # before any work: is there a solution?
         problem.covariance(problem.system(geometry, local, np.ones(len(local.power))))
     if particles.size and exposures.size:
@@ -111,7 +119,7 @@ def solve_series(
         geometry, local, report = _descend_apart(problem, geometry, local, last, 0 if particles.size else 1)
     weights = robust_weights(local, options.huber)
     covariance = problem.covariance(problem.system(geometry, local, weights))
-    spread = projection_covariance(covariance, problem.index, particles.derivative(geometry), exposures.derivative(geometry))
+    spread = problem.projection_covariance(covariance, geometry)
     return Solution(geometry, particles, exposures, covariance.particles, covariance.exposures, spread, local, weights, report)
 
 
@@ -138,9 +146,17 @@ class _Problem:
     particles: Layout
     exposures: Layout
     options: SolveOptions
+    threads: int
 
     def __post_init__(self) -> None:
         options = self.options
+        # Derivatives are many numbers: those of some particles at a time, the same ones whatever the threads.
+        each = 8 * len(self.start.tilts) * self.particles.local * max(1, self.particles.size + self.exposures.size)
+        step = max(1, BLOCK_BYTES // each)
+        firsts = range(0, len(self.start.poses), step)
+        self.blocks = [slice(first, min(first + step, len(self.start.poses))) for first in firsts]
+        ends = np.searchsorted(self.index[0], [block.start for block in self.blocks] + [len(self.start.poses)])
+        self.rows = [slice(low, high) for low, high in zip(ends[:-1], ends[1:])]
         self.precisions = self.particles.precision(options.sigmas), self.exposures.precision(options.sigmas)
         self.bounds = self.particles.bounds(options.tolerances), self.exposures.bounds(options.tolerances)
         modes = self.particles.modes + self.exposures.modes
@@ -172,35 +188,71 @@ class _Problem:
         return float(weights @ local.cost) + float(sum(part.sum() for part in self.prior_costs(geometry)))
 
     def system(self, geometry: SeriesGeometry, local: LocalEquations, weights: Array) -> Arrowhead:
-        local = local._replace(gradient=local.gradient * weights[:, None], matrix=local.matrix * weights[:, None, None])
-        jacobians = self.particles.derivative(geometry), self.exposures.derivative(geometry)
-        system = Arrowhead.assemble(local, self.index, *jacobians)
-        particle, exposure = self.offsets(geometry)
-        system.add_priors(self.precisions[0], particle, self.precisions[1], exposure)
+        system = Arrowhead.zeros(len(geometry.poses), self.particles.size, len(geometry.tilts), self.exposures.size)
+        sums: List[Tuple[Array, Array]] = [(np.zeros(0), np.zeros(0))] * len(self.blocks)
+
+        def work(first: int, last: int) -> None:
+            for number in range(first, last):
+                block, rows = self.blocks[number], self.rows[number]
+                some, w = geometry.of_particles(block), weights[rows]
+                part = LocalEquations(local.match[rows], local.power[rows], local.gradient[rows] * w[:, None],
+                                      local.matrix[rows] * w[:, None, None])
+                index = self.index[0][rows] - block.start, self.index[1][rows]
+                sums[number] = system.enter(block.start, part, index, *self._derivatives(some))
+
+        run_ranges(work, len(self.blocks), self.threads, pieces_per_thread=4)
+        for gradient, matrix in sums:
+            system.exposure_gradient += gradient
+            system.exposure_matrix += matrix
+        offsets = self.offsets(geometry)
+        system.add_priors(self.precisions[0], offsets[0], self.precisions[1], offsets[1])
         return system
 
+    def _derivatives(self, geometry: SeriesGeometry) -> Tuple[Array, Array]:
+        return self.particles.derivative(geometry), self.exposures.derivative(geometry)
+
+    def projection_covariance(self, covariance: Covariance, geometry: SeriesGeometry) -> Array:
+        parts = []
+        for block, rows in zip(self.blocks, self.rows):
+            some = Covariance(covariance.particles[block], covariance.exposures, covariance.cross[block])
+            index = self.index[0][rows] - block.start, self.index[1][rows]
+            parts.append(projection_covariance(some, index, *self._derivatives(geometry.of_particles(block))))
+        return np.concatenate(parts) if parts else np.zeros((0, self.particles.local, self.particles.local))
+
     def covariance(self, system: Arrowhead) -> Covariance:
-        try:
-            return system.covariance()
-        except np.linalg.LinAlgError:
-            if not self.loose:  # the priors are there, but lost in the rounding of much stronger data
-                return system.covariance(1e-9)
-            todo = "give one of them a prior standard deviation, or fix it"
-            raise InputError(f"refinement: images and priors do not determine {', '.join(self.loose)}; {todo}") from None
+        # Priors that are there may be lost in the rounding of much stronger data: then a little is added to the diagonal.
+        for damping in (0.0,) if self.loose else (0.0, 1e-9, 1e-6, 1e-3):
+            try:
+                return system.covariance(damping)
+            except np.linalg.LinAlgError:
+                continue
+        names = ", ".join(self.loose) or "the free parameters"
+        raise InputError(f"refinement: images and priors do not determine {names}; give one a finite prior, or fix it")
 
     def step(
         self, system: Arrowhead, geometry: SeriesGeometry, particle_damping: Damping, exposure_damping: Damping
     ) -> Step:
-        """The damped step inside the box. A parameter at its bound that wants to go on stays there, and the others know."""
+        """The damped step inside the box. A parameter that would leave it stops at its bound, and the others know."""
         offsets = self.offsets(geometry)
         fixed = []
         gradients = system.particle_gradient, system.exposure_gradient
         for offset, bound, gradient, unseen in zip(offsets, self.bounds, gradients, system.unseen()):
             fixed.append((np.abs(offset) >= bound * (1 - 1e-9)) & (offset * gradient < 0) | unseen)
-        free = system.frozen(fixed[0], fixed[1]) if fixed[0].any() or fixed[1].any() else system
-        step = free.solve(particle_damping, exposure_damping)
-        parts = zip(offsets, step, self.bounds)
-        return Step(*(np.clip(offset + move, -bound, bound) - offset for offset, move, bound in parts))
+        step = Step(np.zeros_like(offsets[0]), np.zeros_like(offsets[1]))
+        for _ in range(BOX_ROUNDS):
+            here = system.after(step) if step.particles.any() or step.exposures.any() else system
+            here = here.frozen(fixed[0], fixed[1]) if fixed[0].any() or fixed[1].any() else here
+            more = here.solve(particle_damping, exposure_damping)
+            whole = [offset + one + other for offset, one, other in zip(offsets, step, more)]
+            beyond = [np.abs(value) > bound for value, bound in zip(whole, self.bounds)]
+            if not (beyond[0].any() or beyond[1].any()):
+                return Step(*(value - offset for value, offset in zip(whole, offsets)))
+            stopped = []
+            for offset, one, value, out, bound in zip(offsets, step, whole, beyond, self.bounds):
+                stopped.append(np.where(out, np.copysign(np.broadcast_to(bound, value.shape), value) - offset, one))
+            fixed = [held | out for held, out in zip(fixed, beyond)]
+            step = Step(*stopped)
+        return Step(*(np.clip(value, -bound, bound) - offset for value, bound, offset in zip(whole, self.bounds, offsets)))
 
     def moved(self, geometry: SeriesGeometry, step: Step) -> SeriesGeometry:
         new = geometry.copy()
@@ -227,16 +279,22 @@ def _descend_jointly(
     enough = (options.gain if last else options.coarse_gain) * len(geometry.poses)
     system = problem.system(geometry, local, weights)
     while report.evaluations < options.max_evaluations:
+        if damping > MOST_DAMPING:
+            report.reason = "no step lowers the cost"
+            break
         try:
             step = problem.step(system, geometry, damping, damping)
+            predicted = system.predicted(step)
         except np.linalg.LinAlgError:
-            damping = max(damping * 10.0, 1e-2)
+            predicted = -np.inf
+        if predicted < -NOTHING * enough:  # singular, or bent by the box until it leads uphill
+            damping, refused = max(damping * 10.0, 1e-2), True
             continue
-        predicted = system.predicted(step)
         if last and predicted < enough and damping > LEAST_DAMPING and not refused:
             damping = LEAST_DAMPING
             continue
-        if predicted < enough and damping <= 1.0:
+        ending = predicted < enough and damping <= 1.0
+        if ending and not last:
             report.reason = "converged"
             break
         trial = problem.moved(geometry, step)
@@ -245,22 +303,24 @@ def _descend_jointly(
         report.cost.append(trial_cost)
         report.projections += len(local.power)
         gained = cost - trial_cost
-        refused = not gained > 0
+        # Little for the series may be much for one exposure, so the last stage takes its last step; rounding must not decide.
+        refused = not gained > (-enough if ending else 0.0)
         if not refused:
             geometry, local = trial, trial_local
             weights = robust_weights(local, options.huber)
             cost = problem.cost(geometry, local, weights)
-            system = problem.system(geometry, local, weights)
-            damping = max(damping * (0.1 if gained > 0.5 * predicted else 0.5), LEAST_DAMPING)
-            if gained < enough and damping <= 1.0:
-                report.reason = "converged"
-                break
-        else:
+        if ending:
+            report.reason = "converged"
+            break
+        if refused:
             report.rejected += 1
             damping = max(damping * 10.0, 1e-2)
-            if damping > MOST_DAMPING:
-                report.reason = "no step lowers the cost"
-                break
+            continue
+        damping = max(damping * (0.1 if gained > 0.5 * predicted else 0.5), LEAST_DAMPING)
+        if gained < enough and damping <= 1.0 and not last:
+            report.reason = "converged"
+            break
+        system = problem.system(geometry, local, weights)
     return geometry, local, report
 
 
@@ -293,11 +353,11 @@ def _descend_apart(
             break
         system = problem.system(geometry, local, weights)
         step, predicted = damped(system, damping)
-        again = active & (predicted < enough) & ~refused
+        again = active & _little(predicted, enough) & ~refused
         if last and (damping[again] > LEAST_DAMPING).any():
             damping = np.where(again, LEAST_DAMPING, damping)
             step, predicted = damped(system, damping)
-        active = active & ~((predicted < enough) & (damping <= 1.0)) & (damping <= MOST_DAMPING)
+        active = active & ~(_little(predicted, enough) & (damping <= 1.0)) & (damping <= MOST_DAMPING)
         if not active.any():
             break
         rows = np.flatnonzero(active[group])
@@ -320,6 +380,11 @@ def _descend_apart(
     else:
         report.reason = f"no step lowers the cost of {stuck}" if stuck else "converged"
     return geometry, local, report
+
+
+def _little(predicted: Array, enough: float) -> NDArray[np.bool_]:
+    """Which members have nothing more to gain. A step that the box has bent uphill does not say so: it is to be damped."""
+    return (predicted < enough) & (predicted >= -NOTHING * enough)
 
 
 def _only(step: Step, kind: int, which: NDArray[np.bool_]) -> Step:

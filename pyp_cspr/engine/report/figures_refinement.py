@@ -78,6 +78,11 @@ def _numbers(history: Sequence[Dict[str, Any]], name: str) -> NDArray[np.float64
     return np.array([np.nan if entry.get(name) is None else float(entry[name]) for entry in history])
 
 
+def _above_zero(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN for what a logarithmic axis cannot show."""
+    return np.where(values > 0, values, np.nan)
+
+
 @styled
 def progress(history: Sequence[Dict[str, Any]]) -> Figure:
     """By iteration: resolution at 0.143 and the limit that the refinement used (angstrom), and how far particles turned and
@@ -97,16 +102,21 @@ def progress(history: Sequence[Dict[str, Any]]) -> Figure:
     left.legend(loc="upper right")
     for name, sigma, label, colour in (("rotation", "sigma_rotation", "turned (°)", PALETTE[0]),
                                        ("position", "sigma_position", "moved (Å)", PALETTE[2])):
-        right.plot(number, _numbers(history, name), "o-", color=colour, label=label)
-        right.plot(number, _numbers(history, sigma), linestyle=(0, (4, 2)), color=colour, linewidth=1.1,
+        right.plot(number, _above_zero(_numbers(history, name)), "o-", color=colour, label=label)
+        right.plot(number, _above_zero(_numbers(history, sigma)), linestyle=(0, (4, 2)), color=colour, linewidth=1.1,
                    label=f"known to ({label[-2]})")
     right.set_yscale("log")
-    right.legend(loc="best", fontsize=7.5)
+    if len(history) > 1 and not any(np.isfinite(line.get_ydata()).any() for line in right.lines):
+        right.set_yticks([])
+        right.minorticks_off()
+        right.text(0.5, 0.5, "particles stay where they are", ha="center", va="center", transform=right.transAxes, color=FAINT)
+    else:
+        right.legend(loc="best", fontsize=7.5)
     right.set_title("medians over particles", loc="right")
     for axes in (left, right):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("iteration")
         axes.set_xlim(-0.3 if axes is left else 0.7, max(len(history) - 1, 1) + 0.3)
     return figure

@@ -550,7 +550,7 @@ def test_sentence_13_of_the_compiled_transfer_function():
         assert correlation(found, other) < 0.9, name
 
 
-def test_sentence_14_raw_images_are_negated_and_stacks_are_not(tmp_path):
+def test_sentence_14_raw_images_are_negated(tmp_path):
     import mrcfile
 
     from pyp_cspr.engine.io.images import open_images
@@ -576,6 +576,38 @@ def test_sentence_14_raw_images_are_negated_and_stacks_are_not(tmp_path):
     assert data.series["contrast"][0] == conventions.DARK_PARTICLES
     assert_allclose(centre, 0.0, atol=1e-9)
     assert crops[0, 14:19, 14:19].mean() > crops[0].mean() + 1.0
+
+
+def test_sentence_14_extracted_stacks_are_not_negated(tmp_path, random):
+    """A white disc in each image of a particle's stack stays white."""
+    import mrcfile
+
+    from pyp_cspr.engine.io.images import open_images
+    from pyp_cspr.engine.io.relion import read_dataset
+
+    read_project(tmp_path)
+    y, x = np.mgrid[:32, :32] - 16
+    for name in ("1.mrcs", "2.mrcs"):
+        with mrcfile.new(tmp_path / name) as file:
+            file.set_data((random.normal(0.0, 0.2, (3, 32, 32)) + 4.0 * (np.hypot(x, y) < 5)).astype(np.float32))
+            file.set_image_stack()
+            file.voxel_size = 4.0
+    star = tmp_path / "particles.star"
+    text = star.read_text()
+    for old, new in (
+        ("PixelSize #6\n1 optics1 2.7 300 0.1 2.0", "PixelSize #6\n_rlnImageSize #7\n_rlnImagePixelSize #8\n"
+         "_rlnImageDimensionality #9\n1 optics1 2.7 300 0.1 2.0 32 4.0 2"),
+        ("_rlnOpticsGroup #15\n", "_rlnOpticsGroup #15\n_rlnImageName #16\n"),
+        ("0 0 0 0 0 0 0 0 0 1\n", "0 0 0 0 0 0 0 0 0 1 1.mrcs\n"), ("-5.0 3.0 1\n", "-5.0 3.0 1 2.mrcs\n"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    star.write_text(text)
+    data = read_dataset(tmp_path)
+    assert data.series["contrast"][0] == conventions.WHITE_PARTICLES
+    for particle in (0, 1):
+        crops, _, _ = open_images(data, 0).crops(1, [particle], np.zeros((1, 2)), 32)
+        assert crops[0, 14:19, 14:19].mean() > crops[0].mean() + 1.0
 
 
 # ------------------------------------------------------------------------------------------------------------------- IMOD
@@ -663,6 +695,27 @@ def test_sentence_17_pyps_shifts(vector):
     at_true, at_stored = (g.project(g.pyp_tilt_matrix(tilt, axis), 0.0, x)[0] for x in (stored - s, stored))
     assert_allclose(at_true - at_stored, expected, atol=2e-4)
     assert_allclose(g.projection_shift(g.pyp_tilt_matrix(tilt, axis), s, np.array([3.0, -2.0])) - found, [3.0, -2.0])
+
+
+@pytest.mark.parametrize("vector", PYP_VECTORS[2:])
+def test_sentence_17_relions_origin_is_minus_pyps_shift(vector, tmp_path):
+    """In a single-particle star, of a particle beside the whole pixel that its box is cut at."""
+    from pyp_cspr.engine.io.relion_spa import write_spa
+    from pyp_cspr.engine.io.star import read_star
+
+    tilt, axis, norm, matrix, t, _, expected, _, _ = vector
+    _, s = g.sva_to_particle(norm, np.column_stack([matrix, t]))
+    turned = g.pyp_tilt_matrix(tilt, axis)
+    data = read_project(tmp_path)
+    data.box, data.box_pixel = 32, 2.0
+    data.exposures["rotation"][:], data.exposures["shift"][:] = turned, 0.0
+    stored = turned.T @ [24.0, -14.0, 9.0]  # seen at pixel 12, -7
+    data.particles["position"][:] = stored - 0.2 * s  # the shift of the vector is of some pixels: a fifth is within one
+    block = read_star(write_spa(data, tmp_path / "spa"))["particles"]
+    origin = np.stack([block.floats("rlnOriginXAngst"), block.floats("rlnOriginYAngst")], axis=-1)
+    assert len(origin) == 6
+    assert_allclose(origin, np.broadcast_to(-0.2 * np.array(expected), origin.shape), atol=1e-4)
+    assert np.abs(origin - 0.2 * np.array(expected)).max() > 0.1  # the other sign
 
 
 @pytest.mark.parametrize("vector", PYP_VECTORS[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import shutil
 import sys
@@ -52,15 +53,18 @@ def slurm():
         yield made
 
 
-def pytest_ignore_collect(collection_path, config):
-    """Tests here import the host at once."""
-    try:
-        import importlib.util
+class WithoutHost(pytest.Module):
+    """A file of tests that import the host at once, where it is not installed."""
 
-        missing = importlib.util.find_spec("tomo") is None or importlib.util.find_spec("pwem") is None
-    except ImportError:
-        missing = True
-    return True if missing and collection_path.name.startswith("test_") else None
+    def collect(self):
+        pytest.skip("Scipion's packages pwem and tomo are not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Such files are skipped, and listed with the reason."""
+    if all(importlib.util.find_spec(name) for name in ("pwem", "tomo")):
+        return None
+    return WithoutHost.from_parent(parent, path=module_path)
 
 
 # Of the host's own code, on import; every other warning is an error here as well.

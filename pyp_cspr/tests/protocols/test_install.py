@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,10 +24,31 @@ NOT_SHIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build",
 def call(*words, timeout, **options):
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=timeout, check=False,
                           **options)
-    if done.returncode and any(text in done.stderr for text in ("No matching distribution", "connection broken")):
+    if done.returncode and reaches_nothing(done.stderr):
         pytest.skip("pip reaches no packages here: " + done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
+
+
+def reaches_nothing(stderr: str) -> bool:
+    """Whether pip says that it had no connection. A version that is not there is another matter: it lists those that are."""
+    return "connection broken by" in stderr and not re.search(r"from versions: (?!none)", stderr)
+
+
+@pytest.mark.parametrize("options, offline", [
+    (["--index-url", "http://127.0.0.1:9/simple", "--retries", "1"], True),
+    (["--no-index", "--find-links", "."], False),
+])
+def test_only_a_missing_connection_is_a_reason_to_skip(tmp_path, options, offline) -> None:
+    """Asked of pip itself: nobody listens at the address; a folder has another version than the one wanted."""
+    (tmp_path / "example-1.0.tar.gz").write_bytes(b"")
+    line = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *options, "example==2.0"]
+    environment = {name: value for name, value in os.environ.items() if not name.lower().startswith("pip_")}
+    environment.update(PIP_CONFIG_FILE=os.devnull, no_proxy="127.0.0.1")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode != 0
+    assert "No matching distribution found for example==2.0" in done.stderr
+    assert reaches_nothing(done.stderr) == offline
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import shutil
 import subprocess
 
 import pytest
 
-from pyp_cspr.tests.protocols.conftest import host, pytest_ignore_collect  # noqa: F401 - a fixture and a hook
+from pyp_cspr.tests.protocols.conftest import host, pytest_pycollect_makemodule  # noqa: F401 - a fixture and a hook
 
 SCREEN = "1600x1000x24"
 
@@ -30,8 +31,10 @@ def display():
                               pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(writer)
     with os.fdopen(reader) as stream:
-        number = stream.readline().strip()  # empty where the server did not start
+        said = select.select([stream], [], [], 30)[0]
+        number = stream.readline().strip() if said else ""  # empty where the server did not start
     if not number:
+        server.kill()
         server.wait(10)
         pytest.skip(f"Xvfb did not start (exit code {server.returncode})")
     yield f":{number}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyp_cspr.tests.protocols.conftest import pytest_ignore_collect  # noqa: F401 - a hook
+from pyp_cspr.tests.protocols.conftest import pytest_pycollect_makemodule  # noqa: F401 - a hook
 
 
 def pytest_collection_modifyitems(items):

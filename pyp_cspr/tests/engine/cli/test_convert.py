@@ -10,6 +10,7 @@ import pytest
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.core.geometry import matrix_to_tilt, rotation_angle
 from pyp_cspr.engine.io.mrc import open_stack, read_map, write_map
+from pyp_cspr.engine.io.parameter_archive import read_archive, write_archive
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
 from pyp_cspr.engine.io.star import read_star
 from pyp_cspr.tests.engine.io.projects import make_dataset
@@ -166,6 +167,48 @@ def test_relion_to_pyp_and_back(small_sample, tmp_path, form, place, angle, tilt
     assert all((tmp_path / "project" / "mrc" / f"{name}.mrc").is_symlink() for name in one.series["name"])
 
 
+@pytest.mark.parametrize("form", ["pyp", "pyp-parx"])
+def test_halves_by_series_survive(small_sample, tmp_path, form) -> None:
+    """A series of one half only is no reason to make the halves anew."""
+    dataset = read_dataset(small_sample)
+    dataset.particles["half"] = np.where(dataset.particles["series"] == 1, 2, 1)
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", form]) == 0
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    np.testing.assert_array_equal(read_dataset(tmp_path / "two").particles["half"], dataset.particles["half"])
+
+
+@pytest.mark.parametrize("form", ["pyp", "pyp-parx"])
+def test_what_pyp_has_no_word_for_is_said(small_sample, tmp_path, capsys, form) -> None:
+    dataset = read_dataset(small_sample)
+    dataset.exposures["enabled"][[0, 3]] = False
+    dataset.visible[5] = False
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", form]) == 0
+    said = capsys.readouterr().err
+    assert "2 excluded tilt images have no projections, but" in said
+    assert f"series {dataset.series['name'][dataset.particles['series'][5]]}: no tilt sees 1 of its particles" in said
+
+
+def test_what_was_assumed_of_a_project_is_said(small_sample, tmp_path, capsys) -> None:
+    assert main(["convert", str(small_sample), str(tmp_path / "project"), "--to", "pyp"]) == 0
+    capsys.readouterr()
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
+    (tmp_path / "project" / "ali" / "TS_01.order").unlink()
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "three")]) == 2  # the table has the order of before
+    assert "mend the order of the tilts" in capsys.readouterr().err
+    path = tmp_path / "project" / "frealign" / "maps" / "project_r01_01.bz2"
+    tables = read_archive(path)
+    for table, _ in tables.values():
+        table.columns["BEAM_TILT_Y"][:] = 1.5
+    write_archive(path, tables)
+    order = "".join(f"{value}\n" for value in read_dataset(small_sample).exposures["order"][:9])
+    (tmp_path / "project" / "ali" / "TS_01.order").write_text(order)
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "three")]) == 0
+    assert "series TS_01: its beam tilt (BEAM_TILT_X and Y) is not used" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_project_of_pyp_reconstructs_to_the_same_map(small_sample, tmp_path, capsys) -> None:
     """But for the exposures' scale factors, which PYP does not know."""
@@ -215,6 +258,57 @@ def test_what_pyp_cannot_hold_is_refused(project, tmp_path, capsys) -> None:
     assert "series differ in voltage" in capsys.readouterr().err
     assert main(["convert", str(project), str(tmp_path / "out"), "--alignments", "x.bz2"]) == 2
     assert "is no PYP project" in capsys.readouterr().err
+
+
+def test_single_particles_are_no_tilt_series_of_pyp(project, tmp_path, capsys) -> None:
+    assert main(["convert", str(project), str(tmp_path / "spa"), "--to", "relion-spa", "--stacks"]) == 0
+    capsys.readouterr()
+    for form in ("pyp", "pyp-parx"):
+        assert main(["convert", str(tmp_path / "spa" / "particles.star"), str(tmp_path / "out"), "--to", form, "--stacks"]) == 2
+        assert "holds single particles" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["pyp", "pyp-parx"])
+def test_a_series_without_particles_goes_along(small_sample, tmp_path, form) -> None:
+    dataset = read_dataset(small_sample)
+    keep = np.flatnonzero(dataset.particles["series"] != 1)
+    dataset.particles, dataset.visible = dataset.particles.take(keep), dataset.visible[keep]
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", form]) == 0
+    names = dataset.series["name"].tolist()
+    assert (tmp_path / "project" / "project.films").read_text().split() == names
+    assert (tmp_path / "project" / "ctf" / f"{names[1]}.ctf").exists()
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    two = read_dataset(tmp_path / "two")
+    assert two.series["name"].tolist() == [names[0], names[2]]
+    np.testing.assert_allclose(two.particles["position"], dataset.particles["position"], atol=2e-4)
+
+
+def test_the_dose_before_the_first_exposure_goes_along(small_sample, tmp_path, capsys) -> None:
+    dataset = read_dataset(small_sample)
+    dataset.exposures["dose_before"] += 5.0
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", "pyp"]) == 0
+    assert "dose" not in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    two = read_dataset(tmp_path / "two")
+    np.testing.assert_allclose(two.exposures["dose_before"], dataset.exposures["dose_before"], atol=1e-6)
+    np.testing.assert_allclose(two.exposures["dose"], dataset.exposures["dose"])
+
+
+def test_doses_that_pyp_cannot_hold_are_said(small_sample, tmp_path, capsys) -> None:
+    """One exposure after a pause in which the specimen was looked at: 8 e/A^2 more, of which the mean takes a part."""
+    dataset = read_dataset(small_sample)
+    late = dataset.exposures["order"] >= 6
+    dataset.exposures["dose_before"][late] += 8.0
+    write_dataset(dataset, tmp_path / "one")
+    assert main(["convert", str(tmp_path / "one"), str(tmp_path / "project"), "--to", "pyp", "--json"]) == 0
+    said = [line for line in json.loads(capsys.readouterr().out)["warnings"] if "doses before" in line]
+    assert len(said) == 1
+    assert main(["convert", str(tmp_path / "project"), str(tmp_path / "two")]) == 0
+    worst = np.abs(read_dataset(tmp_path / "two").exposures["dose_before"] - dataset.exposures["dose_before"]).max()
+    assert f"by up to {worst:.3g} e/A^2" in said[0]
 
 
 @pytest.mark.parametrize("options, words", [

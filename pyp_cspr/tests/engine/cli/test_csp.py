@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -130,7 +131,9 @@ def test_the_documented_command(sample, project, capsys) -> None:
 
     capsys.readouterr()
     assert csp.main(COMMAND) == 0
-    assert "going on after iteration 2" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "going on after iteration 2" in said.out
+    assert "not read" not in said.err  # it is what the project was started from
     assert quality(maps / "ribo_r01_03.mrc", sample) > start + 0.02
     assert (maps / "ribo_r01_03.bz2").exists()
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -179,6 +182,80 @@ def test_interactive_shows_projections_of_one_chunk(project, capsys) -> None:
     assert not list((project / "frealign/maps").glob("*_02*"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_an_iteration_that_was_being_written_is_written_again(project, capsys) -> None:
+    """Killed before the archive, which comes last. Curves of maps of another box are kept aside."""
+    command = [*COMMAND[:-1], "3"]
+    assert csp.main(command) == 0
+    maps, request = project / "frealign/maps", project / "frealign/scratch/ribo_r01_from02/csp.json"
+    (maps / "ribo_r01_02.bz2").unlink()
+    request.write_text(json.dumps(dict(json.loads(request.read_text()), published=1, writing=2)))
+    others = "".join(f"{256 / shell:14.6f} {1 / shell:14.6f}\n" for shell in range(1, 15))
+    (maps / "ribo_r01_fsc.txt").write_text(others)
+    capsys.readouterr()
+    assert csp.main(command) == 0
+    assert "ribo_r01_fsc.txt: has other shells than this map" in capsys.readouterr().err
+    assert (maps / "ribo_r01_02.bz2").exists()
+    assert (maps / "ribo_r01_fsc_01.txt").read_text() == others
+    assert np.loadtxt(maps / "ribo_r01_fsc.txt").shape == (16, 2)
+
+
+@pytest.mark.timeout(120)
+def test_a_result_that_is_there_is_never_written_over(project, capsys) -> None:
+    """Nor is anything computed before that is said; and asked twice, the answer is the same."""
+    maps = project / "frealign" / "maps"
+    maps.mkdir(parents=True)
+    (maps / "ribo_r01_02.mrc").write_bytes(b"somebody's")
+    for _ in range(2):
+        assert csp.main(COMMAND) == 2
+        assert "ribo_r01_02.mrc: is there already" in capsys.readouterr().err
+        assert (maps / "ribo_r01_02.mrc").read_bytes() == b"somebody's"
+    assert not list((project / "frealign/scratch").glob("*/run/iterations/*"))
+    assert len(list((project / "frealign/scratch").iterdir())) == 1
+
+
+@pytest.mark.timeout(120)
+def test_another_start_before_the_first_iteration_is_another_run(project, capsys) -> None:
+    """A map that is in the way ends the command before it computes."""
+    (project / "frealign/maps").mkdir(parents=True)
+    (project / "frealign/maps/ribo_r01_02.mrc").write_bytes(b"somebody's")
+    (project / "other.txt").write_bytes((project / "alignments.txt").read_bytes())
+    (project / "other.mrc").write_bytes((project / "model.mrc").read_bytes())
+    runs = project / "frealign/scratch"
+    for words, count in ((COMMAND, 1), (["-csp_refine", "other.txt", *COMMAND[2:]], 2), (COMMAND, 2),
+                         ([*COMMAND[:2], "-csp_model", "other.mrc", *COMMAND[4:]], 3)):
+        assert csp.main(words) == 2
+        assert len(list(runs.iterdir())) == count
+    requests = [json.loads((runs / f"ribo_r01_from02{end}/csp.json").read_text()) for end in ("", "_2", "_3")]
+    assert [Path(one["start"]).name for one in requests] == ["alignments.txt", "other.txt", "alignments.txt"]
+    assert [Path(one["reference"]).name for one in requests] == ["model.mrc", "model.mrc", "other.mrc"]
+    capsys.readouterr()
+
+
+@pytest.mark.timeout(120)
+def test_a_start_that_is_not_read_when_going_on_is_said(sample, project, capsys) -> None:
+    """PYP's iteration 4 is there. What is typed is said in one note; what a file says, it has said since the start."""
+    write_iteration(project, read_dataset(sample), 4, read_map(sample / "reference.mrc")[0])
+    (project / "frealign/maps/ribo_r01_05.mrc").write_bytes(b"in the way")
+    assert csp.main(COMMAND) == 2
+    notes = [line for line in capsys.readouterr().err.splitlines() if "not read" in line]
+    assert notes == ["note: not read: -csp_refine alignments.txt, -csp_model model.mrc; the run goes on from iteration 4, "
+                     "-csp_skip True starts it anew"]
+    with open(project / ".pyp_config", "a") as stream:
+        stream.write("csp_refine = alignments.txt\ncsp_model = model.mrc\n")
+    assert csp.main(COMMAND[4:]) == 2
+    assert "not read" not in capsys.readouterr().err
+
+
+def test_the_pixel_is_that_of_the_images_wherever_they_are(project) -> None:
+    config = project / ".pyp_config"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "scope_pixel" not in line))
+    assert opened(project).optics.pixel == 8.0
+    (project / "mrc/TS_01.mrc").rename(project / "TS_01.st")
+    assert opened(project).optics.pixel == 8.0
+
+
 def test_a_fresh_start_from_what_it_would_move_is_refused(sample, project, capsys) -> None:
     write_iteration(project, read_dataset(sample), 4, read_map(sample / "reference.mrc")[0])
     words = ["-csp_refine", "alignments.txt", "-csp_model", "frealign/maps/ribo_r01_04.mrc", "-csp_skip", "True"]
@@ -195,6 +272,7 @@ def test_a_fresh_start_from_what_it_would_move_is_refused(sample, project, capsy
     ([*COMMAND, "-particle_fmt", "eman"], "particle_fmt eman"),
     ([*COMMAND, "-data_mode", "spr"], "data_mode spr"),
     ([*COMMAND, "-dataset", "other"], "no other.films"),
+    ([*COMMAND, "-slurm_walltime", "abc"], "command line: walltime 'abc'; write days-hours:minutes:seconds"),
 ])
 def test_what_cannot_be_is_one_line(project, capsys, words, message) -> None:
     assert csp.main(words) == 2
@@ -207,7 +285,7 @@ def test_what_cannot_be_is_one_line(project, capsys, words, message) -> None:
 
 def test_files_of_a_series_that_are_missing_are_named(project, capsys) -> None:
     for name, message in (("ali/TS_02.xf", "TS_02.xf"), ("ctf/TS_03.ctf", "TS_03.ctf"), ("mrc/TS_01.rec", "TS_01.rec"),
-                          ("mrc/TS_02.mrc", "TS_02.mrc"), ("csp/TS_02_boxes3d.txt", "add its boxes")):
+                          ("mrc/TS_02.mrc", "TS_02.mrc"), ("csp/TS_02_boxes3d.txt", "add it to csp/TS_02_boxes3d.txt")):
         (project / name).rename(project / "away")
         assert csp.main(COMMAND) == 2
         assert message in capsys.readouterr().err
@@ -217,6 +295,6 @@ def test_files_of_a_series_that_are_missing_are_named(project, capsys) -> None:
 @pytest.mark.timeout(60)
 def test_help_is_a_command(tmp_path) -> None:
     done = subprocess.run([sys.executable, "-m", "pyp_cspr.engine.cli.csp", "-help"], capture_output=True, text=True,
-                          cwd=tmp_path, check=False, env={"PYTHONPATH": str(Path(__file__).parents[4])})
+                          cwd=tmp_path, check=False, timeout=50, env={"PYTHONPATH": str(Path(__file__).parents[4])})
     assert done.returncode == 0
     assert "csp_refine_particles" in done.stdout

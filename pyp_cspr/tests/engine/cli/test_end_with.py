@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -35,6 +36,9 @@ def test_a_command_ends_with_its_parent(tmp_path, options, survives) -> None:
     line = [sys.executable, "-c", PARENT, *options, "sample", str(tmp_path / "data"), *SAMPLE]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
+        if not select.select([parent.stdout], [], [], 20)[0]:
+            parent.kill()
+            pytest.fail("the command was not started within 20 s")
         child = int(parent.stdout.readline())
         try:
             end = time.time() + 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 import tomli_w
 
 from pyp_cspr.engine.cli import main
+from pyp_cspr.engine.core.geometry import rotation_angle
 from pyp_cspr.engine.io.mrc import read_map, write_map
+from pyp_cspr.engine.io.relion import read_dataset
+from pyp_cspr.engine.model.settings import ReconstructSettings, RefineSettings
 from pyp_cspr.engine.pipeline import iterate
 
 ONE = ["--no-report", "--processes", "1", "--threads", "1"]
@@ -90,12 +94,26 @@ def test_the_table_of_iterations(run, capsys) -> None:
     assert lines[3] == "all iterations done"
 
 
-def test_every_setting_is_listed_in_the_help(capsys) -> None:
+@pytest.mark.parametrize(("command", "settings"), [
+    ("refine", RefineSettings), ("reconstruct", ReconstructSettings), ("plan", ReconstructSettings)])
+def test_every_setting_is_a_line_of_the_help(capsys, command, settings) -> None:
     with pytest.raises(SystemExit):
-        main(["refine", "--help"])
+        main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    lines = lines[next(number for number, line in enumerate(lines) if line.startswith("settings, for")) + 1:]
+    assert [line.split()[0] for line in lines] == [field.name for field in dataclasses.fields(settings)]
+    assert lines[0].split() == ["box", "=", "0", "pixel", "box", "of", "the", "map;", "0:", "as", "the", "data", "say"]
+    assert max(map(len, lines)) <= 150
+    if command == "refine":
+        assert any(line.split()[:4] == ["prior_tilt_angle", "=", "1.5", "deg"] for line in lines)
+
+
+def test_the_help_of_all_speaks_to_users(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
     text = capsys.readouterr().out
-    for name in ("prior_tilt_angle", "search_cone", "half_references"):
-        assert name in text
+    assert "Constrained single-particle refinement of tilt series." in text
+    assert "module" not in text
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -252,3 +270,11 @@ def test_results_of_two_iterations_are_never_taken_for_one_run(run, tmp_path, mo
     assert not (folder / "summary.json").exists()
     named = {"particles.star", "tomograms.star", "tilt_series/TS_01.star", "tilt_series/TS_02.star"}
     assert named <= set(order[: order.index("optimisation_set.star")])
+
+
+def test_a_search_of_rotations_leaves_positions_that_are_kept(run, tmp_path) -> None:
+    """Its candidates are polished, and that moved them."""
+    assert run("--iterations", "1", "--set", "prior_position=0", "--set", "search_cone=8") == 0
+    start, found = read_dataset(run.data), read_dataset(tmp_path / "run")
+    np.testing.assert_allclose(found.particles["position"], start.particles["position"], atol=1e-6)
+    assert rotation_angle(found.particles["rotation"], start.particles["rotation"]).max() > 0.5

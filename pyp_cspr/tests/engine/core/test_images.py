@@ -52,14 +52,27 @@ def test_statistics_leave_x_rays_out(random):
     assert robust_statistics(struck) == pytest.approx((kept.mean(), kept.std()), rel=1e-12)
 
 
+@pytest.mark.parametrize("places", [((0, 0),), ((0, 0), (0, 1)), ((0, 5), (399, 3))])
+def test_wild_pixels_take_no_digits(random, places):
+    """1e20 and 1e10, both in the first row or not, in an image far from 0."""
+    clean = random.normal(5e4, 20.0, (400, 400)).astype(np.float32)
+    struck = clean.copy()
+    for place, value in zip(places, (1e20, -1e10)):
+        struck[place] = value
+    values = clean.astype(np.float64)
+    assert robust_statistics(struck) == pytest.approx((values.mean(), values.std()), rel=1e-4)
+
+
 def test_bright_particles_are_not_outliers(random):
     image = np.zeros((100, 100), np.float32)
     image.reshape(-1)[random.choice(10_000, int(20 * MOST_OUTLIERS * 10_000), replace=False)] = 1.0
     assert robust_statistics(image) == pytest.approx((image.mean(), image.std()), rel=1e-6)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_pixels_that_are_no_numbers_show(random, value):
-    image = random.normal(0.0, 1.0, (50, 60)).astype(np.float32)
-    image[30, 7] = value
+@pytest.mark.parametrize("values", [(np.nan,), (np.inf,), (np.inf, -np.inf), (np.nan, np.inf)])
+@pytest.mark.parametrize("row", [0, 30])
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_pixels_that_are_no_numbers_show(random, values, row, dtype):
+    image = random.normal(0.0, 1.0, (50, 60)).astype(dtype)
+    image[row, 7 : 7 + len(values)] = values
     assert not np.isfinite(robust_statistics(image)).all()

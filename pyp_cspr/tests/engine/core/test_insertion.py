@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from pyp_cspr.engine.core import insertion
 from pyp_cspr.engine.core.band import Band, make_band
-from pyp_cspr.engine.core.fourier import correct_gridding, half_to_volume
+from pyp_cspr.engine.core.fourier import correct_gridding
 from pyp_cspr.engine.core.fsc import fsc
 from pyp_cspr.engine.core.insertion import Accumulator
 from pyp_cspr.engine.core.projection import Reference
@@ -37,7 +37,18 @@ def _solve(accumulator: Accumulator) -> np.ndarray:
     numerator, denominator = accumulator.completed()
     used = denominator > 1e-3 * denominator[denominator > 0].mean()
     ratio = np.where(used, numerator / np.where(used, denominator, 1.0), 0.0)
-    return correct_gridding(half_to_volume(ratio, accumulator.padded, accumulator.box), accumulator.padded)
+    return correct_gridding(_half_to_volume(ratio, accumulator.padded, accumulator.box), accumulator.padded)
+
+
+def _half_to_volume(half: np.ndarray, padded: int, box: int) -> np.ndarray:
+    """Map (box, box, box) of a whole half cube on a grid of ``padded``, without Nyquist."""
+    extent = half.shape[2] - 1
+    reach = min(extent, padded // 2 - 1)
+    index, inside = np.arange(-reach, reach + 1) % padded, slice(extent - reach, extent + reach + 1)
+    space = np.zeros((padded, padded, padded // 2 + 1), complex)
+    space[np.ix_(index, index, np.arange(reach + 1))] = half[inside, inside, : reach + 1]
+    first = padded // 2 - box // 2
+    return np.fft.fftshift(np.fft.irfftn(space, s=(padded,) * 3))[(slice(first, first + box),) * 3]
 
 
 @pytest.mark.kernel

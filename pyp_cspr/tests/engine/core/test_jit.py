@@ -14,8 +14,11 @@ from pyp_cspr.engine.core import _jit
 
 _TWICE = """
 import numpy as np
-from pyp_cspr.engine.core import _jit
-_jit.warm_up()
+from pyp_cspr.engine.core import _jit, insertion, projection
+from pyp_cspr.engine.core.band import make_band
+band, turns = make_band(8, 3), np.stack([np.eye(3)] * 2)
+slices = projection.Reference(np.ones((8, 8, 8), np.float32)).slices(turns, band)
+insertion.Accumulator(8, 1.0, 3).insert(slices, np.ones(slices.shape, np.float32), turns, band)
 print(_jit.cache_directory())
 """
 
@@ -85,7 +88,7 @@ def test_importing_the_kernel_modules_compiles_nothing(tmp_path: Path) -> None:
         "weighting, weighting_kernels as w\n"
         "assert not w.weigh.signatures and not insertion_kernels.deposit.signatures"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=_environment(tmp_path))
+    subprocess.run([sys.executable, "-c", code], check=True, env=_environment(tmp_path), timeout=50)
     assert not list(tmp_path.rglob("*.nbc"))
 
 
@@ -97,12 +100,16 @@ def test_processes_may_compile_at_once(tmp_path: Path) -> None:
     environment = _environment(tmp_path)
     command = [sys.executable, "-c", _TWICE]
     jobs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(3)]
-    folders = {job.communicate()[0].decode().strip() for job in jobs}
+    try:
+        folders = {job.communicate(timeout=180)[0].decode().strip() for job in jobs}
+    finally:
+        for job in jobs:
+            job.kill()
     assert [job.returncode for job in jobs] == [0, 0, 0]
     assert len(folders) == 1
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
     assert len(before) > 6
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=50)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == before
 
 

@@ -31,10 +31,12 @@ class Problem(NamedTuple):
     def particles(self) -> ParticleData:
         return prepare(self.data, self.weight, np.arange(8), FIRST, EXPOSURE, WHICH, self.shifts, self.band, FIELD, self.count)
 
-    def expected(self, particle: int, rotation: np.ndarray, shifts: ShiftGrid) -> tuple[float, np.ndarray]:
+    def expected(
+        self, particle: int, rotation: np.ndarray, shifts: ShiftGrid, scale: float
+    ) -> tuple[float, np.ndarray]:
         rows = np.flatnonzero(particle == PARTICLE)
         tilts = self.tilts[EXPOSURE[rows]]
-        slices = self.references[WHICH[particle]].slices(tilts @ rotation, self.band)[:, : self.count]
+        slices = self.references[WHICH[particle]].slices(tilts @ rotation, self.band, scale)[:, : self.count]
         kx, ky = self.band.kx[: self.count], self.band.ky[: self.count]
         present = np.exp(2j * np.pi * (self.shifts[rows] @ np.stack([kx, ky])) / FIELD)
         return naive.score(self.data[rows, : self.count] * present, self.weight[rows, : self.count], slices, tilts, kx, ky,
@@ -53,15 +55,15 @@ def problem(random: np.random.Generator) -> Problem:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("step, tolerance", [(5.0, 8.0), (4.0, 8.0), (3.0, 0.0)])
+@pytest.mark.parametrize("step, tolerance, scale", [(5.0, 8.0, 1.0), (4.0, 8.0, 0.93), (3.0, 0.0, 1.0)])
 def test_scores_agree_with_their_naive_twin(
-    step: float, tolerance: float, problem: Problem, random: np.random.Generator
+    step: float, tolerance: float, scale: float, problem: Problem, random: np.random.Generator
 ) -> None:
     shifts, rotations = ShiftGrid(step, tolerance), random_rotations(2, random)
-    found = score_rotations(problem.particles(), rotations, problem.tilts, problem.references, shifts)
+    found = score_rotations(problem.particles(), rotations, problem.tilts, problem.references, shifts, scale)
     for p in range(3):
         for j in range(2):
-            score, place = problem.expected(p, rotations[j], shifts)
+            score, place = problem.expected(p, rotations[j], shifts, scale)
             assert found.scores[p, j] == pytest.approx(score, rel=1e-4)
             np.testing.assert_allclose(shifts.points()[found.best[p, j]], place)
 
@@ -89,15 +91,18 @@ def test_threads_change_nothing(problem: Problem, random: np.random.Generator) -
 
 
 @pytest.mark.kernel
-def test_images_of_exposures_are_the_sums_of_their_particles(problem: Problem, random: np.random.Generator) -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.93])
+def test_images_of_exposures_are_the_sums_of_their_particles(
+    scale: float, problem: Problem, random: np.random.Generator
+) -> None:
     rotations, grid = random_rotations(3, random), ShiftGrid(4.0, 6.0)
-    images, power = exposure_images(problem.particles(), rotations, problem.tilts, problem.references, grid.half_image(), 1.0,
+    images, power = exposure_images(problem.particles(), rotations, problem.tilts, problem.references, grid.half_image(), scale,
                                     problem.band, problem.count)
     expected, total = np.zeros_like(images), np.zeros_like(power)
     kx, ky = problem.band.kx[: problem.count], problem.band.ky[: problem.count]
     for q, (p, e) in enumerate(zip(PARTICLE, EXPOSURE)):
         matrix = (problem.tilts[e] @ rotations[p])[None]
-        model = problem.references[WHICH[p]].slices(matrix, problem.band)[0, : problem.count]
+        model = problem.references[WHICH[p]].slices(matrix, problem.band, scale)[0, : problem.count]
         present = np.exp(2j * np.pi * (kx * problem.shifts[q, 0] + ky * problem.shifts[q, 1]) / FIELD)
         data = problem.data[q, : problem.count] * present
         image = naive.shift_image(data.conj() * model, kx, ky, FIELD, 4.0, grid.half_width())

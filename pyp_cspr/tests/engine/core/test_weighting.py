@@ -9,7 +9,7 @@ import pytest
 
 from pyp_cspr.engine.core.band import Band, make_band
 from pyp_cspr.engine.core.ctf import ctf, defocus_form, phase_offset, wavelength
-from pyp_cspr.engine.core.weighting import ctf_values, dose_amplitude, level_rise, weigh
+from pyp_cspr.engine.core.weighting import COMMON_STEP, common_weight, ctf_values, dose_amplitude, weigh
 from pyp_cspr.tests.naive import weighting as naive
 
 BOX, PIXEL = 16, 2.0
@@ -127,22 +127,41 @@ def test_dose_filter_broadcasts_and_spares_zero_frequency() -> None:
     assert (values[1, 1:] < values[0, 1:]).all()
 
 
-def test_weights_that_rise_with_the_ctf_grow_like_k_afterwards() -> None:
-    """C^2 times the factor is k / k1, up to the first extremum k1, where the factor is 1; the density of slices is 1 / k."""
-    band, field, defocus, phase, lam = make_band(128, 60), 256.0, 30000.0, 0.07, wavelength(300.0)
-    factors = level_rise(band, field, defocus, phase, lam)
-    k = np.hypot(band.kx, band.ky.astype(float))[: len(factors)] / field
-    first = np.sqrt((0.5 * np.pi - phase) / (np.pi * lam * defocus))
-    assert 1 / first == pytest.approx(35.1, abs=0.1)  # angstrom
-    assert k.max() <= first < np.hypot(band.kx, band.ky.astype(float))[len(factors)] / field
-    squared = np.sin(np.pi * lam * defocus * k**2 + phase) ** 2
-    assert factors * squared == pytest.approx(k / first, rel=1e-4)
-    assert factors[-1] == pytest.approx(1.0, abs=0.05)
+def test_common_weight_makes_the_mean_weight_even() -> None:
+    """g times the mean C^2 grows like k below the first extremum and is nearly flat behind it."""
+    field, lam = 256.0, wavelength(300.0)
+    defocus, number = np.linspace(20000.0, 40000.0, 41), np.full(41, 100)
+    curve = common_weight(field, 60.0, defocus, np.full(41, 0.07), np.full(41, lam), np.full(41, 2.7), number)
+    pixels = np.arange(len(curve)) * COMMON_STEP
+    chi = np.pi * lam * defocus[:, None] * (pixels / field) ** 2 - 0.5 * np.pi * lam**3 * 2.7e7 * (pixels / field) ** 4 + 0.07
+    mean = (np.sin(chi) ** 2).mean(axis=0)
+    before, after = (pixels > 3) & (pixels < 6), (pixels > 8) & (pixels < 60)
+    flat = (curve * mean)[after]
+    assert flat.max() / flat.min() < 1.5 < 2.0 < mean[after].max() / mean[after].min()
+    slope = np.polyfit(np.log(pixels[before]), np.log((curve * mean)[before]), 1)[0]
+    assert 0.5 < slope < 1.5  # C^2 alone: 4
+    assert np.polyfit(np.log(pixels[before]), np.log(mean[before]), 1)[0] > 2.5
 
 
-@pytest.mark.parametrize(("defocus", "phase"), [(30000.0, 1.6), (0.0, 0.07), (-5000.0, 0.07)])
-def test_weights_that_do_not_rise_are_left_alone(defocus: float, phase: float) -> None:
-    assert not len(level_rise(make_band(32, 14), 128.0, defocus, phase, wavelength(300.0)))
+def test_common_weight_counts_projections_and_leaves_even_weights_alone() -> None:
+    lam = np.full(2, wavelength(300.0))
+    two = common_weight(256.0, 30.0, [20000.0, 40000.0], [0.07, 0.07], lam, [2.7, 2.7], [50, 0])
+    one = common_weight(256.0, 30.0, [20000.0], [0.07], lam[:1], [2.7], [50])
+    np.testing.assert_allclose(two, one)
+    assert np.abs(common_weight(256.0, 30.0, [0.0], [0.5 * np.pi], lam[:1], [0.0], [1]) - 1).max() < 1e-12  # no CTF to speak of
+    assert (common_weight(256.0, 30.0, [20000.0], [0.07], lam[:1], [2.7], [0]) == 1).all()
+
+
+def test_common_weight_multiplies_data_and_weight(random: np.random.Generator) -> None:
+    band, data, amplitude, power = _problem(random)
+    form, level = defocus_form(*DEFOCUS.T), random.uniform(0.5, 2.0, len(band))
+    results = []
+    for factor in (1.0, level):
+        changed = data.copy()
+        weight = weigh(changed, band, 128.0, np.zeros((3, 2)), form, np.zeros(3), 0.02, 2.7, amplitude, power, common=factor)
+        results.append((changed, weight))
+    np.testing.assert_allclose(results[1][0], results[0][0] * level, rtol=1e-5)
+    np.testing.assert_allclose(results[1][1], results[0][1] * level, rtol=1e-5)
 
 
 def test_tables_are_chosen_image_by_image(random: np.random.Generator) -> None:

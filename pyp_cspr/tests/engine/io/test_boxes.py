@@ -11,11 +11,9 @@ from pyp_cspr.engine.io.boxes import (
     read_allboxes,
     read_boxes3d,
     read_names,
-    read_particle_index,
     write_allboxes,
     write_boxes3d,
     write_names,
-    write_particle_index,
 )
 
 
@@ -99,6 +97,7 @@ def test_boxes3d(tmp_path):
         ("      No", "   Maybe", "line 3: Keep_CSP is 'Maybe', want Yes or No"),
         ("      13", "       0", "line 3: PTLIDX 0 a second time"),
         ("  1234.5", "  1234,5", "line 2: X is '1234,5'"),
+        ("      13", "      -3", "line 3: PTLIDX is below 0"),
         ("      13", "    13.5", "line 3: PTLIDX is '13.5', want a whole"),
     ],
 )
@@ -119,6 +118,7 @@ def test_names(tmp_path):
         ("../a\n", "not the name"),
         ("..\n", "not the name"),
         ("a\0\n", "not the name"),
+        ("a" * 201 + "\n", "not the name"),
     ):
         (tmp_path / "d.films").write_text(text)
         with pytest.raises(InputError, match=message):
@@ -126,13 +126,3 @@ def test_names(tmp_path):
     for wrong in (["a", "a"], ["a/b"], [" a"], [""]):
         with pytest.raises(ValueError, match="name"):
             write_names(tmp_path / "d.films", wrong)
-
-
-def test_particle_index(tmp_path):
-    index = {0: (0, 41), 2: (41, 41), 1: (41, 90)}
-    write_particle_index(tmp_path / "i", index)
-    assert read_particle_index(tmp_path / "i") == index
-    for text in ("[]", '{"a": [0, 1]}', '{"0": [1, 0]}', '{"0": [0]}', '{"0": [0, 1.5]}', '{"0": [true, 1]}', "{"):
-        (tmp_path / "i").write_text(text)
-        with pytest.raises(InputError, match="i: "):
-            read_particle_index(tmp_path / "i")

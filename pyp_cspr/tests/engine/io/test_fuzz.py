@@ -8,27 +8,33 @@ from __future__ import annotations
 import bz2
 import os
 import pickle
+import re
 import struct
+import tarfile
 import time
 import tracemalloc
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyp_cspr.engine.errors import InputError
+from pyp_cspr.engine.errors import CsprError, InputError
 from pyp_cspr.engine.io import boxes, cistem, config, frealign, imod, mrc, statistics_txt, volumes_txt
 from pyp_cspr.engine.io.parameter_archive import read_archive, read_archive_stat, write_archive
 from pyp_cspr.engine.io.pyp_pickle import read_pkl
+from pyp_cspr.engine.io.pyp_series import PypSeries
 from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.io.relion_spa import read_spa, write_spa
 from pyp_cspr.engine.io.relion_writing import write_dataset
 from pyp_cspr.engine.io.star import StarBlock, read_star, write_star
 from pyp_cspr.engine.model.settings import ReconstructSettings, RefineSettings
-from pyp_cspr.tests.engine.io.projects import make_dataset
+from pyp_cspr.engine.pipeline import store
+from pyp_cspr.engine.pipeline.convert_pyp import read_pyp, write_pyp
+from pyp_cspr.engine.pipeline.pyp_metadata import SeriesFiles
+from pyp_cspr.tests.engine.io.projects import PIXEL, make_dataset
 from pyp_cspr.tests.engine.io.test_frealign import make as make_par
 from pyp_cspr.tests.engine.io.test_parameter_archive import make_tables
 from pyp_cspr.tests.golden import cistem as golden
@@ -199,7 +205,6 @@ def _pyp(folder: Path) -> Dict[str, Reader]:
         "allboxes": Reader(boxes.read_allboxes, [_seed(folder, boxes.write_allboxes, all_boxes)]),
         "boxes3d": Reader(boxes.read_boxes3d, [_seed(folder, boxes.write_boxes3d, boxes3d)]),
         "films": Reader(boxes.read_names, [_seed(folder, boxes.write_names, ["TS_01", "TS_02", "TS 3"])]),
-        "index": Reader(boxes.read_particle_index, [_seed(folder, boxes.write_particle_index, {0: (0, 9), 1: (9, 20)})]),
         "fsc": Reader(statistics_txt.read_fsc, [_seed(folder, statistics_txt.write_fsc, fsc)]),
         "statistics": Reader(statistics_txt.read_statistics, [_seed(folder, statistics_txt.write_statistics, statistics)]),
         "scores": Reader(statistics_txt.read_exposure_scores, [scores]),
@@ -236,21 +241,71 @@ def _binary(folder: Path) -> Dict[str, Reader]:
     }
 
 
+def _small_project(folder: Path, parx: bool) -> Tuple[Files, Dict[str, PypSeries]]:
+    """A project of two series, with its archive of alignments unpacked; what it says of each series."""
+    dataset = make_dataset(folder)
+    for column in ("voltage", "cs", "amplitude_contrast", "hand", "contrast"):
+        dataset.series[column] = dataset.series[column][0]
+    made = folder / ("parx" if parx else "cistem")
+    path, _ = write_pyp(dataset, made, parx, stacks=True)
+    with tarfile.open(path) as archive:
+        archive.extractall(made / "frealign" / "maps")
+    Path(path).unlink()
+    known = {name: SeriesFiles(made, name, PIXEL, 0.0).read() for name in ("TS_a", "TS_b")}
+    return {str(file.relative_to(made)): file.read_bytes() for file in sorted(made.rglob("*")) if file.is_file()}, known
+
+
+def _projects(folder: Path) -> Dict[str, Reader]:
+    """PYP's projects as a whole: their texts, sub-volume tables, pickles and tables."""
+    folder = folder / "projects"
+    folder.mkdir()
+    texts, known = _small_project(folder, True)
+    spikes = {name: data for name, data in texts.items() if not name.endswith(".parx")}
+    table = volumes_txt.new_volumes(5)
+    table.filename = ["TS_a_vir0000_spk0000.mrc", "TS_a_vir0001_spk0000.mrc", "TS_b_spk0000.rec", "TS_b_spk0002.rec"]
+    table.filename.insert(2, "TS_a_vir0001_spk0001.mrc")
+    for virion, count in enumerate((1, 2)):
+        cut = volumes_txt.new_volumes(count)
+        cut.filename = [f"TS_a_vir{virion:04d}_spk{spike:04d}.mrc" for spike in range(count)]
+        spikes[f"sva/TS_a_vir{virion:04d}_cut.txt"] = _seed(folder, volumes_txt.write_volumes, cut)["file"]
+    spikes["sva.txt"] = _seed(folder, volumes_txt.write_volumes, table)["file"]
+    spikes[".pyp_config"] = re.sub(rb"csp_refine *=.*", b"csp_refine = sva.txt", texts[".pyp_config"])
+    binary, _ = _small_project(folder, False)
+    binary = {name: data for name, data in binary.items() if not name.startswith(("ali", "ctf", "csp"))}  # as in the pickles
+    for name, one in known.items():
+        count = len(one.tilt)
+        tables = {
+            "tomo": {axis: np.array([size]) for axis, size in zip("xyz", one.specimen_size)},
+            "ali": np.concatenate([one.linear.reshape(count, 4), one.offset], axis=1), "tlt": one.tilt[:, None],
+            "order": {"order": one.order}, "exclude": np.array([[1.0, 2.0, 3.0]]), "box": one.positions,
+            "ctf": {column: one.ctf[:, i] for i, column in enumerate(("df1", "df2", "ast"))},
+        }
+        binary[f"pkl/{name}.pkl"] = pickle.dumps(tables, 2)
+    rows = _seed(folder, store.write_rows, make_dataset(folder, images=False))
+    read = Reader(lambda path: read_pyp(str(path.parent)), [texts, spikes])
+    tables_read = read._replace(seeds=[binary], text=False)
+    return {"project": read, "tables": tables_read, "rows": Reader(store.read_rows, [rows], False)}
+
+
 NAMES = ["star", "xf", "tlt", "imod", "toml", "settings", "refine", "json", "relion", "spa"]
-NAMES += ["par", "allparxs", "volumes", "coordinates", "allboxes", "boxes3d", "films", "index", "fsc", "statistics", "scores"]
+NAMES += ["par", "allparxs", "volumes", "coordinates", "allboxes", "boxes3d", "films", "fsc", "statistics", "scores"]
 NAMES += ["cistem", "extended", "stat", "mrc", "map", "pkl", "archive", "tar"]
+NAMES += ["project", "tables", "rows"]
+# Which file of a folder is invented, where it is not the first.
+INVENTED_FILE = {"relion": "particles.star", "project": "csp/TS_a_boxes3d.txt",
+                 "tables": "frealign/maps/cistem_r01_01/TS_a_r01_extended.cistem"}
 
 
 @pytest.fixture(scope="module")
 def readers(tmp_path_factory) -> Dict[str, Reader]:
     folder = tmp_path_factory.mktemp("seeds")
-    made = {**_general(folder), **_pyp(folder), **_binary(folder)}
+    made = {**_general(folder), **_pyp(folder), **_binary(folder), **_projects(folder)}
     assert list(made) == NAMES
     return made
 
 
 def check(reader: Reader, path: Path, data: bytes) -> bool:
-    """Whether the file was read. Anything but a result or one line of InputError fails, so does much time or memory.
+    """Whether the file was read. Anything but a result or one line of CsprError fails, so does much time or memory.
 
     Memory is measured, which takes time, for all binary files, whose headers say sizes, and for every eighth of the others.
     """
@@ -262,7 +317,7 @@ def check(reader: Reader, path: Path, data: bytes) -> bool:
     try:
         reader.read(path)
         good = True
-    except InputError as error:
+    except CsprError as error:
         message = str(error)
         assert message.isprintable(), (message, data[:300])
         assert "Traceback" not in message
@@ -314,7 +369,7 @@ def test_invented_files(readers, tmp_path, name):
     reader = readers[name]
     files = reader.seeds[0]
     place_files(tmp_path, files)
-    target = tmp_path / ("particles.star" if name == "relion" else sorted(files)[0])
+    target = tmp_path / INVENTED_FILE.get(name, sorted(files)[0])
 
     @settings(max_examples=INVENTED, deadline=None, derandomize=True, database=None,
               suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])

@@ -40,6 +40,19 @@ def test_map_round_trip(tmp_path, random):
         assert mrc.header.dmax == volume.astype(np.float32).max()
 
 
+@pytest.mark.parametrize(("cell", "good"), [((8, 8, 8.05), True), ((8, 0, 0), True), ((8, 10, 8), False), ((8, 8, 6.4), False)])
+def test_maps_whose_voxels_are_no_cubes_are_refused(tmp_path, cell, good):
+    path = tmp_path / "m.mrc"
+    write_map(path, np.ones((4, 4, 4), np.float32), 8.0)
+    with mrcfile.open(str(path), mode="r+") as mrc:
+        mrc.header.cella.x, mrc.header.cella.y, mrc.header.cella.z = (4 * size for size in cell)
+    if good:
+        assert read_map(path)[1] == 8.0
+    else:
+        with pytest.raises(InputError, match=r"m\.mrc: voxels of 8 x .* A; resample"):
+            read_map(path)
+
+
 def test_big_endian(tmp_path, random):
     images = random.integers(-999, 999, (2, 3, 4)).astype("<i2")
     write_stack(tmp_path / "a.mrc", images, 2.0)

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from pyp_cspr.engine.core.geometry import matrix_to_euler, matrix_to_tilt, pyp_tilt_matrix, rotation_angle
 from pyp_cspr.engine.core.splines import grid_weights
 from pyp_cspr.engine.errors import InputError
+from pyp_cspr.engine.io import pyp_aligned
 from pyp_cspr.engine.io import pyp_geometry as pyp
 from pyp_cspr.engine.io.cistem import CistemTable, ExtendedTable, format_cistem, format_extended, parse_cistem, parse_extended
 from pyp_cspr.engine.io.pyp_dataset import (
@@ -288,9 +289,77 @@ def test_tables_that_contradict_each_other_are_refused(random, damage, words) ->
         read_pyp_dataset([series], PypOptics(PIXEL), {"TS_1": tables})
 
 
+@pytest.mark.parametrize("table, column", [
+    (table, column) for table, columns in (
+        ("projections", (*pyp_aligned.PROJECTIONS, *pyp_aligned.PROJECTION_KEYS)),
+        ("particles", ("PIND", *pyp_aligned.PARTICLES)),
+        ("tilts", ("TIND", "RIND", *pyp_aligned.TILTS))) for column in columns])
+def test_a_column_that_is_missing_or_holds_no_numbers_is_named(random, table, column) -> None:
+    series = make_series(random)
+    tables, _ = pyp_made(random, series)
+    columns = getattr(tables, table)
+    whole = np.asarray(columns[column], float)
+    for value in (None, np.nan, np.inf, 1e30, 0.5):
+        if value is None:
+            del columns[column]
+        elif value != 0.5 or column.endswith("IND") or column == "IMAGE_IS_ACTIVE":
+            columns[column] = np.where(np.arange(len(whole)) == 1, value, whole)
+        else:
+            continue
+        with pytest.raises(InputError, match=f"{table}: (no column {column};|row 2: {column} is )"):
+            read_pyp_dataset([series], PypOptics(PIXEL), {"TS_1": tables})
+
+
+def test_a_table_of_images_of_another_size_is_refused(random) -> None:
+    """PIXEL_SIZE is the images' pixel times a whole binning, or not known."""
+    series = make_series(random)
+    tables, _ = pyp_made(random, series)
+    for times, good in ((1.0, True), (4.0, True), (0.0, True), (0.5, False), (1.5, False), (-1.0, False)):
+        size = times * PIXEL
+        tables.projections["PIXEL_SIZE"] = np.full(len(tables.projections["PIND"]), size)
+        if good:
+            read_pyp_dataset([series], PypOptics(PIXEL), {"TS_1": tables})
+        else:
+            with pytest.raises(InputError, match=f"PIXEL_SIZE is {size:g} A, no multiple of the images' 1.7 A"):
+                read_pyp_dataset([series], PypOptics(PIXEL), {"TS_1": tables})
+
+
+def test_a_box_of_any_pixel_is_written_and_read(random) -> None:
+    optics, series = PypOptics(PIXEL), make_series(random)
+    dataset = refined(random, started(random, optics, series))
+    for box_pixel, size in ((3 * PIXEL, 3 * PIXEL), (2.3 * PIXEL, PIXEL), (0.0, PIXEL)):
+        dataset.box_pixel = box_pixel
+        tables = write_pyp_dataset(dataset, {"TS_1": series})[0]
+        assert_allclose(tables["TS_1"].projections["PIXEL_SIZE"], size)
+        read_pyp_dataset([series], optics, through_files(tables))
+
+
+def test_particles_that_no_tilt_sees_are_said_to_lose_their_half_set(random) -> None:
+    optics, series = PypOptics(PIXEL), make_series(random)
+    dataset = refined(random, started(random, optics, series))
+    dataset.visible[[2, 7]] = False
+    dataset.visible[9] = ~series.enabled  # in nothing but an excluded view
+    tables, warnings = write_pyp_dataset(dataset, {"TS_1": series})
+    assert len(warnings) == 1
+    assert "TS_1: no tilt sees 3 of its particles" in warnings[0]
+    half = read_pyp_dataset([series], optics, through_files(tables)).particles["half"]
+    assert np.flatnonzero(half == 0).tolist() == [2, 7, 9]
+
+
+def test_positions_go_by_index(random) -> None:
+    series = make_series(random)
+    places = random.permutation(30)
+    named = replace(series, positions=series.positions[places], indices=places)
+    assert_allclose(named.positions_of([4, 17, 4], "x"), series.positions[[4, 17, 4]])
+    assert named.positions_of([], "x").shape == (0, 3)
+    for missing in (30, -1):
+        with pytest.raises(InputError, match=f"x: series TS_1: particle {missing}, but 30 positions are known and none is its"):
+            named.positions_of([3, missing], "x")
+
+
 def test_positions_that_are_missing_are_named(random) -> None:
     series = replace(make_series(random), positions=np.zeros((3, 3)))
-    with pytest.raises(InputError, match="particle 29, but 3 positions"):
+    with pytest.raises(InputError, match="particle 3, but 3 positions"):
         started(random, PypOptics(PIXEL), series)
 
 

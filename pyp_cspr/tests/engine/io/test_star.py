@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import time
-
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -166,13 +163,3 @@ def test_fuzz_gives_blocks_or_input_error(tmp_path, text):
         return
     for block in blocks.values():
         assert len({len(values) for values in block.columns.values()}) <= 1
-
-
-def test_fast(tmp_path):
-    random = np.random.default_rng(1)
-    columns = {f"c{i}": [f"{v:.6f}" for v in random.normal(size=20_000)] for i in range(14)}
-    columns["frames"] = ["[" + ",".join("1" * 41) + "]"] * 20_000
-    write_star(tmp_path / "a.star", {"particles": StarBlock(columns=columns)})
-    start = time.process_time()
-    assert len(read_star(tmp_path / "a.star")["particles"]) == 20_000
-    assert time.process_time() - start < 2.0

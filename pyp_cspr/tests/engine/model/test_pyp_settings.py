@@ -7,6 +7,7 @@ from typing import Any, Dict, Sequence
 import pytest
 
 from pyp_cspr.engine.errors import InputError
+from pyp_cspr.engine.io.pyp_config import read_configuration
 from pyp_cspr.engine.model.pyp_configuration import PypConfiguration
 from pyp_cspr.engine.model.pyp_keys import all_keys, key_groups, old_names
 from pyp_cspr.engine.model.pyp_settings import (
@@ -52,7 +53,7 @@ EFFECTS: Dict[str, Sequence[Any]] = {
     "refine_maxiter": [("refine_maxiter 7", {"project.last_iteration": 7})],
     "NumberOfIterations": [("NumberOfIterations 3", {"project.last_iteration": 4}),
                            ("NumberOfIterations 3;refine_maxiter 9", {"project.last_iteration": 9})],
-    "csp_refine_particles": [("csp_refine_particles F", {"prior_rotation": 0.0, "prior_position": 0.0, "prior_shift": 100.0}),
+    "csp_refine_particles": [("csp_refine_particles F", {"prior_rotation": 0.0, "prior_position": 0.0, "prior_shift": 0.0}),
                              (PARTICLES, {"prior_rotation": 30.0, "prior_position": 20.0, "prior_shift": 0.0})],
     "csp_ToleranceParticlesPhi": [("csp_ToleranceParticlesPhi 45", {"prior_rotation": 45.0}),
                                   ("csp_ToleranceParticlesPhi 5", {"prior_rotation": 30.0})],
@@ -62,7 +63,7 @@ EFFECTS: Dict[str, Sequence[Any]] = {
         (f"csp_ToleranceParticlesShifts 7;{SEARCH}", {"prior_position": 7.0, "search_shift": 7.0})],
     "csp_refine_micrographs": [
         ("csp_refine_micrographs False",
-         {"prior_tilt_angle": 0.0, "prior_axis_angle": 0.0, "prior_shift": 0.0, "prior_rotation": 30.0}),
+         {"prior_tilt_angle": 0.0, "prior_axis_angle": 0.0, "prior_shift": 0.0, "prior_rotation": 0.0}),
         ("csp_refine_micrographs True", {"prior_tilt_angle": 1.5, "prior_axis_angle": 1.0, "prior_shift": 100.0,
                                          "prior_rotation": 0.0})],
     "csp_ToleranceMicrographTiltAngles": [("csp_ToleranceMicrographTiltAngles 3", {"prior_tilt_angle": 3.0})],
@@ -95,7 +96,8 @@ EFFECTS: Dict[str, Sequence[Any]] = {
     "refine_rlref": [("refine_rlref 80", {"low_resolution": 80.0})],
     "refine_srad": [("refine_srad 70", {"project.mask": "sphere:70"})],
     "refine_maskth": [("maskth m.mrc", {"project.mask": "m.mrc"}),
-                      ("maskth m.mrc;metric_masking_method auto", {"project.mask": "auto"})],
+                      ("maskth m.mrc;metric_masking_method auto", {"project.mask": "auto"}),
+                      ("maskth -1", {"project.mask": "auto"}), ("maskth -1;srad 70", {"project.mask": "sphere:70"})],
     "metric_masking_method": [("metric_masking_method spherical;particle_rad 60", {"project.mask": "sphere:90"}),
                               ("metric_masking_method spherical", {"project.mask": "auto"})],
     "refine_same_ref": [("refine_same_ref True", {"same_reference": True})],
@@ -267,7 +269,7 @@ def test_iterations_have_their_own_values() -> None:
     ("reconstruct_mintilt 50;reconstruct_maxtilt 40", "map_tilt_min 50 is above"),
     ("reconstruct_firstframe 9;reconstruct_lastframe 3", "map_first 9 and map_last 3"),
     ("csp_UseImagesForRefinementMin 9;csp_UseImagesForRefinementMax 3", "refinement_first 9"),
-    ("metric_masking_method file", "give refine_maskth"),
+    ("metric_masking_method file", "give refine_maskth"), ("metric_masking_method file;maskth -1", "give refine_maskth"),
 ])
 def test_values_that_cannot_be_together_name_the_files(given, message) -> None:
     with pytest.raises(InputError) as caught:
@@ -275,6 +277,189 @@ def test_values_that_cannot_be_together_name_the_files(given, message) -> None:
     assert message in str(caught.value)
     assert ".pyp_config" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# What is given, and then of the iterations 2, 3, 4: (prior_rotation, prior_position, prior_shift, prior_defocus).
+NOTHING, PARTICLE, TILT, CTF, BOTH = ((0, 0, 0, 0), (30, 20, 0, 0), (0, 0, 100, 0), (0, 0, 0, 750), (30, 20, 100, 0))
+REFINED = [
+    ("rhref 9", [BOTH] * 3), ("csp_refine_particles F", [NOTHING] * 3), ("csp_refine_ctf F", [NOTHING] * 3),
+    ("csp_refine_micrographs T", [TILT] * 3), ("csp_refine_particles T;csp_refine_micrographs T", [BOTH] * 3),
+    ("csp_refine_particles T;csp_refine_micrographs F", [PARTICLE] * 3),
+    ("csp_refine_ctf F:T", [NOTHING, CTF, CTF]),
+    ("csp_refine_particles T:F;csp_refine_micrographs F:T", [PARTICLE, TILT, TILT]),
+    ("csp_refine_ctf F:T:F;csp_refine_particles T:F", [PARTICLE, CTF, NOTHING]),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), REFINED, ids=[given for given, _ in REFINED])
+def test_what_is_refined_in_which_iteration(given, expected) -> None:
+    """Once a csp_refine_ key is given, those that are not are False, in every iteration; and the warning says the same."""
+    configuration = configured(*given.split(";"))
+    names = ("prior_rotation", "prior_position", "prior_shift", "prior_defocus")
+    each = [settings_of(configuration, number).refine for number in (2, 3, 4)]
+    assert [tuple(getattr(one, name) for name in names) for one in each] == expected
+    said = any("nothing is refined" in line for line in warnings_of(configuration))
+    assert said == (NOTHING in expected)
+
+
+@pytest.mark.parametrize(("given", "when"), [
+    ("csp_refine_ctf F", "only reconstructed, as none"), ("csp_refine_ctf F:T", "reconstructed in iteration 2, as none"),
+    ("csp_refine_ctf F:T:F", "reconstructed in iteration 2, 4 and later, as none"),
+])
+def test_the_iterations_that_refine_nothing_are_named(given, when) -> None:
+    lines = warnings_of(configured(given))
+    assert len(lines) == 1
+    assert when in lines[0]
+
+
+RANDOM, GRID, FIXED = "csp_NumberOfRandomIterations 100", "csp_GridSearch T;csp_AngleStep 8", "csp_refine_micrographs T"
+SEARCHED = [  # what is given, (search_cone, search_shift, search_step), whether a warning says that nothing is searched
+    (RANDOM, (30.0, 20.0, 0.0), False), (f"{RANDOM};{FIXED}", (0.0, 0.0, 0.0), True),
+    (f"{RANDOM};{FIXED};csp_refine_particles F", (0.0, 0.0, 0.0), True), (f"{RANDOM};{PARTICLES}", (30.0, 20.0, 0.0), False),
+    (f"searchx 30;{FIXED}", (0.0, 0.0, 0.0), True), (f"searchy 30;{PARTICLES}", (0.0, 30.0, 0.0), False),
+    ("searchx 30;refine_mask 1,1,1,0,0", (0.0, 0.0, 0.0), True), (f"{GRID};{FIXED}", (0.0, 0.0, 0.0), True),
+    (f"{GRID};refine_mask 0,0,0,1,1", (0.0, 20.0, 0.0), False), (f"{GRID};refine_mask 1,1,1,0,0", (30.0, 0.0, 8.0), False),
+    (f"{RANDOM};refine_shiftx F;refine_shifty F;searchx 30", (30.0, 0.0, 0.0), False),
+    (f"{RANDOM};csp_ToleranceParticlesShifts 0", (30.0, 0.0, 0.0), False),
+    (f"csp_refine_ctf T;searchx 30;{RANDOM}", (0.0, 0.0, 0.0), True),
+]
+
+
+@pytest.mark.parametrize(("given", "expected", "warned"), SEARCHED, ids=[given for given, _, _ in SEARCHED])
+def test_only_what_is_refined_is_searched(given, expected, warned) -> None:
+    configuration = configured(*given.split(";"))
+    refine = settings_of(configuration).refine
+    assert (refine.search_cone, refine.search_shift, refine.search_step) == expected
+    lines = [line for line in warnings_of(configuration) if "nothing is searched" in line]
+    assert len(lines) == warned
+
+
+def test_the_iterations_that_search_nothing_are_named_with_the_keys() -> None:
+    lines = warnings_of(configured("csp_refine_particles T:F", "csp_refine_micrographs T", RANDOM, "searchx 30:0"))
+    assert lines == ["command line: csp_NumberOfRandomIterations and refine_searchx: nothing is searched in iteration 3 and "
+                     "later, as the particles are kept"]
+
+
+# Document 02, section 1.8: every key of FREALIGN's file with its default there.
+LEGACY = """symmetry C1
+mode 4:4:4:4:1
+dang 200
+itmax 50
+ipmax 10
+rlref 100
+rhref 16:12:8:4
+rhcls 8
+target 90
+threc 0
+rrec 0
+radrec 0
+pbc 100
+boff 0
+iewald 0
+fboost F
+fboostlim 0
+fssnr T
+lblur F
+lblur_nrot 21
+lblur_range 20
+lblur_start -10
+lblur_step 1
+iblow 1
+mask 1,1,1,1,1
+cutoff 0
+iter 2
+maxiter 8
+maskth -1
+agroups 1
+dgroups 1
+mindef 0
+maxdef 100000
+mintilt -90
+maxtilt 90
+minazh 0
+maxazh 180
+minscore 0
+maxscore 1
+firstframe 0
+lastframe -1
+classes 1
+refineshifts 2
+refineeulers 3
+metric cclin:cc3m
+bsc 2
+norm T
+crop F
+adjust T
+invert F
+srad 0
+searchx 0
+searchy 0
+focusmask 0,0,0,0
+score_weighting F
+dose_weighting F
+dose_weighting_multiply T
+dose_weighting_fraction 8
+dose_weighting_transition .75
+per_particle_splitting T
+num_frames 1
+rotreg F
+transreg F
+spatial_sigma 500
+time_sigma 21
+rotreg_method AB2
+transreg_method spline
+"""
+OF_CSP = """ParFile run_01.par
+NumberOfIterations 2
+RefineMicrographTiltAngles 1
+RefineMicrographTiltAxisAngles 1
+RefineParticlesTheta 1
+RefineParticlesPsi 1
+RefineParticlesPhi 1
+ToleranceMicrographTiltAngles 3
+ToleranceMicrographTiltAxisAngles 3
+ToleranceMicrographShifts 3
+ToleranceParticlesTheta 3
+ToleranceParticlesPsi 3
+ToleranceParticlesPhi 3
+ToleranceParticlesShifts 3
+OptimizerMaxIter 1
+OptimizerValueTolerance -1
+OptimizerStepTolerance -1
+OptimizerStepLength -1
+NumberOfRandomIterations 0
+UseImagesForRefinementMin 0
+UseImagesForRefinementMax 20
+UseImagesForReconstructionMin 0
+UseImagesForReconstructionMax -1
+NumberOfThreads 4
+SaveMatchesMRC 0
+DebugBasic 1
+DebugInfo 0
+"""
+
+
+def test_frealigns_file_with_its_defaults_asks_for_what_it_says(tmp_path) -> None:
+    (tmp_path / "frealign.config").write_text(LEGACY)
+    configuration = read_configuration(tmp_path)
+    expected = dict(RefineSettings().to_dict(), resolution=[16.0, 12.0, 8.0, 4.0], low_resolution=100.0, map_particles=0.0,
+                    score_fraction=8.0)
+    assert settings_by_iteration(configuration, 2, 5) == expected
+    project = settings_of(configuration).project
+    assert (project.mask, project.next_iteration, project.last_iteration) == ("auto", 2, 8)
+    for line in warnings_of(configuration):
+        assert "has no effect here" in line
+
+
+def test_csps_own_file_asks_for_what_it_says(tmp_path) -> None:
+    (tmp_path / "parameters.config").write_text(OF_CSP)
+    configuration = read_configuration(tmp_path)
+    expected = dict(RefineSettings().to_dict(), refinement_last=20, **{
+        f"prior_{name}": 3.0 for name in ("rotation", "position", "tilt_angle", "axis_angle", "shift")})
+    assert settings_by_iteration(configuration, 2, 2) == expected
+    settings = settings_of(configuration)
+    assert (settings.project.alignments, settings.project.last_iteration) == ("run_01.par", 3)
+    assert settings.resources.threads == 4
 
 
 def test_help_names_every_key_with_its_unit_and_default() -> None:

@@ -96,5 +96,5 @@ def test_ctrl_c_while_workers_start_is_one_line(small_sample, tmp_path, wait) ->
 
 
 def workers(pid: int) -> list:
-    shown = subprocess.run(["ps", "-o", "args", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
-    return [line for line in shown.splitlines() if "spawn_main" in line]
+    shown = subprocess.run(["ps", "-o", "args", "--ppid", str(pid)], capture_output=True, text=True, timeout=30, check=False)
+    return [line for line in shown.stdout.splitlines() if "spawn_main" in line]

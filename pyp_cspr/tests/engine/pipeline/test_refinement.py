@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +26,8 @@ from pyp_cspr.engine.pipeline.merge import supported_resolution
 from pyp_cspr.engine.pipeline.refine_series import magnified
 from pyp_cspr.engine.pipeline.store import read_rows
 from pyp_cspr.engine.sample.truth import read_truth
+
+from .killing import finished_chunks, is_killed
 
 SAMPLE = ["--series", "3", "--particles", "12", "--tilts", "9", "--box", "32", "--pixel", "8", "--seed", "3"]
 ERRORS = ["--pose-error", "3", "--position-error", "6", "--tilt-error", "0.4", "--axis-error", "0.3", "--shift-error", "4"]
@@ -299,36 +298,37 @@ def test_more_iterations_go_on_from_those_that_are_there(sample, whole, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.timeout(280)
-def test_killed_at_ten_moments_the_parameters_are_the_same(sample, tmp_path) -> None:
-    """SIGKILL of the whole process group at random moments, then the same command again; finished chunks are not redone."""
+def test_killed_at_ten_moments_the_parameters_are_the_same(sample, whole, tmp_path) -> None:
+    """SIGKILL ten times, each time after something more was done and before the end; finished chunks are not redone."""
     command = [sys.executable, "-m", "pyp_cspr.engine.cli", "refine", str(sample), "--reference", str(sample / "reference.mrc"),
                *QUICK, *ONE, "--iterations", "3"]
     good, out = tmp_path / "good", tmp_path / "killed"
-    begin = time.monotonic()
-    process = subprocess.Popen([*command, "--out", str(good)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (good / "iterations" / "000" / "run.json").exists():
-        time.sleep(0.01)
-    start_time = time.monotonic() - begin
-    assert process.wait(120) == 0
-    work_time = time.monotonic() - begin - start_time
+
+    def marks(run: Path) -> list:
+        """Plans, chunks and merges that are done."""
+        names = ("run.json", "chunks/*/manifest.json", "summary.json")
+        return [path for name in names for path in run.glob(f"iterations/*/{name}")]
+
+    subprocess.run([*command, "--out", str(good)], check=True, capture_output=True, timeout=120)
+    pauses = np.diff(sorted(path.stat().st_mtime_ns for path in marks(good))) * 1e-9
+    assert len(pauses) == 4 * 5 - 1
     rng = np.random.default_rng(11)
-    before: dict = {}
-    killed = 0
     for _ in range(10):
-        process = subprocess.Popen([*command, "--out", str(out)], start_new_session=True, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
-        try:
-            process.wait(start_time + rng.uniform(0.0, 0.12) * work_time)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
-            killed += 1
-        done = {path: path.stat().st_mtime_ns for path in out.glob("iterations/*/chunks/*/manifest.json")}
-        assert all(done[path] == when for path, when in before.items()), "a finished chunk was redone"
-        before = done
-    assert killed >= 4  # the others were done before their moment
+        before, count = finished_chunks(out, "iterations/*/chunks/*/manifest.json"), len(marks(out))
+
+        def reached(count=count) -> bool:
+            return len(marks(out)) > count
+
+        assert is_killed([*command, "--out", str(out)], reached, rng.uniform(0.0, 0.9) * pauses[count])
+        if len(marks(out)) > count + 2:
+            pauses *= 0.5  # it is faster this time
+        after = finished_chunks(out, "iterations/*/chunks/*/manifest.json")
+        assert {path: after[path] for path in before} == before, "a finished chunk was redone"
+    assert not (out / "summary.json").exists()
     subprocess.run([*command, "--out", str(out)], check=True, capture_output=True, timeout=120)
-    assert len(list(out.glob("iterations/*/chunks/*/manifest.json"))) == 12
+    finished = finished_chunks(out, "iterations/*/chunks/*/manifest.json")
+    assert len(finished) == 12
+    assert {path: finished[path] for path in after} == after, "a finished chunk was redone"
     assert_same_parameters(good, out, 0.0)
     assert_same_maps(good, out, 0.0)
     assert not list(out.rglob("*.part"))

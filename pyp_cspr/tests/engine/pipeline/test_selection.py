@@ -336,7 +336,7 @@ def test_low_resolution_leaves_the_coarse_shells_out(sample, tmp_path) -> None:
     reference = Reference(read_map(sample / "reference.mrc")[0], 1.5, grid.radius)
     model = SeriesModel(data, 0, [reference], grid, RefineSettings(low_resolution=100.0), ChunkJournal())
     model.measure(geometry_of(data, 0))
-    weight = model.weighted().weight
+    weight = next(model.search_data()).weight
     coarse = model.k[model.band.shell] < 1 / 100.0
     assert coarse.any()
     assert not weight[:, coarse].any()

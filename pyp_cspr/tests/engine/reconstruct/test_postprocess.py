@@ -106,7 +106,7 @@ def flat_halves(random, b_factor, noise, box=64, pixel=2.0):
     truth = np.zeros((box,) * 3)
     places = random.integers(-12, 13, size=(400, 3))
     np.add.at(truth, tuple(box // 2 + places[np.linalg.norm(places, axis=1) < 12].T), 1.0)
-    damped = filters.apply_b_factor(truth, pixel, b_factor)
+    damped = filters.radial_filter(truth, filters.b_factor_curve(box, pixel, b_factor))
     halves = [damped + noise * damped.std() * random.normal(size=truth.shape) for _ in range(2)]
     return truth, halves, filters.soft_sphere(box, 18.0, 6.0)
 
@@ -117,7 +117,7 @@ def test_sharpening_undoes_a_planted_b_factor(random):
     assert made.b_factor == pytest.approx(-120.0, abs=15.0)
     assert made.resolution == made.compared.resolution_0143 < 7.0
     limit = int(64 * 2.0 / (1.2 * made.resolution))
-    power = [np.sqrt(shells.shell_sums(64, [(shells.transform(one), shells.transform(one))])[0]) for one in (truth, made.map)]
+    power = [np.sqrt(shells.shell_sums(64, shells.transform(one), shells.transform(one))[0]) for one in (truth, made.map)]
     # Where nearly no noise is, the amplitudes of all shells are those of the truth.
     ratio = power[1][4:limit] / power[0][4:limit]
     np.testing.assert_allclose(ratio / ratio.mean(), 1.0, atol=0.15)
@@ -128,8 +128,9 @@ def test_a_given_b_factor_and_resolution_are_used(random):
     plain = sharpen_halves(*halves, pixel=2.0, mask=mask, b_factor=0.0, resolution=8.0)
     made = sharpen_halves(*halves, pixel=2.0, mask=mask, b_factor=-60.0, resolution=8.0)
     assert (plain.b_factor, made.b_factor, made.resolution) == (0.0, -60.0, 8.0)
-    np.testing.assert_allclose(made.map, filters.apply_b_factor(plain.map, 2.0, -60.0), atol=1e-5 * np.abs(made.map).max())
-    beyond = shells.shell_sums(64, [(shells.transform(made.map),) * 2])[0]
+    expected = filters.radial_filter(plain.map, filters.b_factor_curve(64, 2.0, -60.0))
+    np.testing.assert_allclose(made.map, expected, atol=1e-5 * np.abs(made.map).max())
+    beyond = shells.shell_sums(64, shells.transform(made.map), shells.transform(made.map))[0]
     assert beyond[20:].max() < 1e-8 * beyond.max()  # shell 16 is 8 A
     fine = sharpen_halves(*halves, pixel=2.0, mask=mask, b_factor=0.0, resolution=1.0)
     assert fine.resolution == 4.0  # not beyond Nyquist

@@ -20,7 +20,6 @@ from pyp_cspr.engine.refine.parameters import (
     SeriesGeometry,
     local_size,
     prior_sigmas,
-    tolerances,
 )
 
 
@@ -140,17 +139,10 @@ def test_what_may_be_left_out_is_zero() -> None:
     assert not plain.defocus_changes().any()
 
 
-def test_the_table_of_modes_has_pyps_names_and_defaults() -> None:
-    """Defaults of pyp_config.toml."""
-    wanted = {
-        "csp_ToleranceParticlesPhi": 30.0, "csp_ToleranceParticlesPsi": 30.0, "csp_ToleranceParticlesTheta": 30.0,
-        "csp_ToleranceParticlesShifts": 20.0, "csp_ToleranceMicrographTiltAngles": 1.5,
-        "csp_ToleranceMicrographTiltAxisAngles": 1.0, "csp_ToleranceMicrographShifts": 100.0,
-        "csp_ToleranceMicrographDefocus1": 750.0, "csp_ToleranceMicrographDefocus2": 750.0,
-    }
-    for key, value in wanted.items():
-        assert {mode.tolerance for mode in MODES.values() if key in mode.pyp} == {value}
-    assert tolerances() == {name: mode.tolerance for name, mode in MODES.items()}
+def test_the_priors_of_modes_are_pyps_tolerances() -> None:
+    """Defaults of pyp_config.toml, where PYP has the mode."""
+    wanted = {"rotation": 30.0, "position": 20.0, "tilt_angle": 1.5, "axis_angle": 1.0, "shift": 100.0, "defocus": 750.0}
+    assert {name: sigma for name, sigma in prior_sigmas().items() if name in wanted} == wanted
     assert all(np.isfinite(sigma) and sigma > 0 for sigma in prior_sigmas().values())
 
 

@@ -57,7 +57,7 @@ def test_tilt_shifts_up_to_60_angstrom_are_found(random: np.random.Generator) ->
     angle = random.uniform(0, 2 * np.pi, len(COARSE))
     off = 60.0 * random.uniform(0.2, 1, len(COARSE))[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     start.shifts = start.shifts + off
-    found, scores = search_exposure_shifts(series.data, start, 20.0, 62.0)
+    found, scores = search_exposure_shifts([series.data], start, 20.0, 62.0)
     assert np.linalg.norm(found + off, axis=1).max() < 7.5
     assert scores.min() > 4.0
 
@@ -137,10 +137,10 @@ def test_blocks_of_particles_change_nothing(random: np.random.Generator, monkeyp
     series = make_series(5, COARSE, 0.05)
     settings = replace(SETTINGS, angle_step=25.0, tolerance=5.0)
     whole = search_rotations(series.data, series.truth, settings, seed=1)
-    shifts = search_exposure_shifts(series.data, series.truth, 20.0, 20.0)
+    shifts = search_exposure_shifts([series.data], series.truth, 20.0, 20.0)
     monkeypatch.setattr("pyp_cspr.engine.refine.search.MEMORY", 1)
     same(whole, search_rotations(series.data, series.truth, settings, seed=1))
-    again = search_exposure_shifts(series.data, series.truth, 20.0, 20.0)
+    again = search_exposure_shifts([series.data], series.truth, 20.0, 20.0)
     np.testing.assert_array_equal(shifts[0], again[0])
 
 

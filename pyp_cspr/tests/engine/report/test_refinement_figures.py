@@ -60,6 +60,18 @@ def test_progress_draws_the_history():
     assert len(figure_png(figures.progress(HISTORY[:1]))) > 1000
 
 
+@pytest.mark.parametrize("still", [
+    {"rotation": 0.0, "position": 0.0, "sigma_rotation": 0.0, "sigma_position": None}, {"rotation": 0.0, "position": 0.0}])
+def test_progress_of_a_run_that_keeps_its_particles(still):
+    """0 has no place on a logarithmic axis; matplotlib's warning of it, an error here, went to the user's terminal."""
+    history = HISTORY[:1] + [dict(entry, **still) for entry in HISTORY[1:]]
+    figure = figures.progress(history)
+    assert len(figure_png(figure)) > 1000
+    assert np.isnan(figure.axes[1].lines[0].get_ydata()).all()
+    texts = [text.get_text() for text in figure.axes[1].texts]
+    assert texts == ([] if "sigma_rotation" not in still else ["particles stay where they are"])
+
+
 def test_times_of_iterations_add_up():
     figure = figures.time_by_iteration([{"read": 1.0, "insert": 2.0}, {"read": 1.0, "refine": 30.0, "tiny": 1e-4}])
     widths = np.array([bar.get_width() for bar in figure.axes[0].patches])

@@ -34,7 +34,7 @@ def test_reading_the_hexon_imports_nothing_of_the_host():
         "import sys; from pyp_cspr.engine.sample.model import read_hexon; read_hexon(); "
         "print([m for m in sys.modules if m.split('.')[0] in ('pwem', 'pyworkflow', 'tomo')])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
     assert done.stdout.strip() == "[]"
 
 
