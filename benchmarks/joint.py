@@ -28,7 +28,8 @@ from pyp_cspr.engine.model.settings import RefineSettings
 from pyp_cspr.engine.model.tables import Dataset
 from pyp_cspr.engine.model.task import ChunkJournal
 from pyp_cspr.engine.pipeline.plan import map_grid
-from pyp_cspr.engine.pipeline.refine_series import _evaluator, refine_series, refinement_grid, stage_radii, uncertainties
+from pyp_cspr.engine.pipeline.refine_series import refine_series, refinement_grid, stage_radii, uncertainties
+from pyp_cspr.engine.pipeline.selection import evaluator
 from pyp_cspr.engine.pipeline.series_model import SeriesModel, geometry_of
 from pyp_cspr.engine.refine.parameters import SeriesGeometry
 from pyp_cspr.engine.refine.solve import SolveOptions, solve_series
@@ -54,7 +55,7 @@ def alternate(model: SeriesModel, start: SeriesGeometry, radii: List[float]) -> 
     geometry, work = start, 0
     for number, radius in enumerate(radii):
         model.measure(geometry)
-        evaluate = _evaluator(model, model.band.prefix(radius))
+        evaluate = evaluator(model, model.band.prefix(radius), SolveOptions())
         last = number == len(radii) - 1
         cost = np.inf
         for _ in range(30 if last else 5):

@@ -18,11 +18,12 @@ from ..engine.io.relion import write_dataset
 from ..engine.model.tables import Dataset
 from .adapters import checks, relion_sets, to_sets
 from .adapters.from_sets import Conversion, read_sets
-from .form import labelled
+from .form import LABELS, labelled
 from .jobs import EngineJobs
 
 HANDS = ((-1, "-1: deeper is less underfocus (usual)"), (1, "+1: deeper is more underfocus"))
 PIXEL_TOLERANCE = 1e-3
+GIVEN_MASK = 2  # of the forms' kinds of mask
 
 
 class ProtPypCsprBase(EngineJobs, ProtTomoBase):
@@ -34,6 +35,22 @@ class ProtPypCsprBase(EngineJobs, ProtTomoBase):
 
     def _citations(self) -> List[str]:
         return list(self._citationKeys)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _validate(self) -> List[str]:
+        """Called by the host: a sentence for everything in the form that cannot be."""
+        return self._emptied() or self._errors()
+
+    def _errors(self) -> List[str]:
+        """As ``_validate``, where every number has a value."""
+        raise NotImplementedError
+
+    def _emptied(self) -> List[str]:
+        """A sentence for each number without a value; the host lets hidden ones pass."""
+        numbers = (params.IntParam, params.FloatParam)
+        return [f"{param.getLabel()}: give a number." for name, param in self._definition.iterParams()
+                if isinstance(param, numbers) and getattr(self, name).get() is None]
 
     # --- remarks ------------------------------------------------------------------------------------------------------
 
@@ -51,11 +68,40 @@ class ProtPypCsprBase(EngineJobs, ProtTomoBase):
         with open(self._notesFile(), encoding="utf-8") as stream:
             return stream.read().splitlines()
 
-    @staticmethod
-    def _plainly(error: InputError) -> str:
+    def _labels(self) -> Dict[str, str]:
+        """The form's labels of the engine's settings."""
+        return LABELS
+
+    def _plainly(self, error: InputError) -> str:
         """The engine's sentence with the form's names of settings."""
-        text = labelled(" ".join(str(error).split()))
+        text = labelled(" ".join(str(error).split()), self._labels())
         return text[:1].upper() + text[1:] + "."
+
+    def _summaryFile(self) -> str:
+        """What a run of the engine leaves when it is done."""
+        return os.path.join(self._folder(), "summary.json")
+
+    @staticmethod
+    def _resolution(result: Dict[str, Any]) -> str:
+        """A run's resolution, of its summary."""
+        found = result["resolution_0143"]
+        return f"Resolution (FSC 0.143, corrected for the mask): {'none' if found is None else f'{found:.2f} A'}"
+
+    @staticmethod
+    def _converted(result: Dict[str, Any]) -> str:
+        """What was converted, of what the engine's command says."""
+        one, two = result["halves"]
+        return f"{result['n_particles']} particles of {result['n_series']} tilt series, half-sets of {one} and {two}"
+
+    # --- masks --------------------------------------------------------------------------------------------------------
+
+    def _mask(self) -> Any:
+        """The mask of the form, if one is given."""
+        return self.inputMask.get() if self.maskSource.get() == GIVEN_MASK else None
+
+    def _maskWord(self, source: int) -> str:
+        """The engine's word for a choice of ``maskSource``: automatic, none, the given one."""
+        return ("auto", "none", str(self._getExtraPath("mask.mrc")))[source]
 
 
 class ProtPypCsprParticles(ProtPypCsprBase):
@@ -142,7 +188,8 @@ class ProtPypCsprParticles(ProtPypCsprBase):
                            "there are hundreds of small tilt series.")
         form.addParam("memory", params.FloatParam, default=0.0, expertLevel=params.LEVEL_ADVANCED,
                       label="Memory for projections (GB, 0: choose)",
-                      help="Of all processes together. 0 takes half of what is free.")
+                      help="Of all processes together; where a queue takes each chunk as a job, of each job. 0 takes half of "
+                           "what is free.")
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
@@ -166,8 +213,11 @@ class ProtPypCsprParticles(ProtPypCsprBase):
             errors.append("The CTF of the tilt series is corrected already: take the series without correction.")
         if not errors:
             if not self._commonSeries():
-                errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ.")
+                errors.append("No tilt series has both CTFs and particles: the identifiers (tsId) of the three sets differ, or "
+                              "items are disabled.")
             errors += checks.missing_images(series, self._commonSeries())
+        if not errors:
+            errors += checks.look_at_images(series, ctfs, self._commonSeries())[0]
         for name, least, label in (("tasksPerChunk", 1, "Tilt series per chunk"), ("memory", 0, "Memory"),
                                    ("processes", 0, "Chunks at a time")):
             if hasattr(self, name) and getattr(self, name).get() < least:
@@ -176,8 +226,7 @@ class ProtPypCsprParticles(ProtPypCsprBase):
 
     def _commonSeries(self) -> Set[str]:
         """Tilt series that have CTFs and particles."""
-        names = checks.series_of(self.inputParticles.get())
-        return names & set(self.inputTiltSeries.get().getTSIds()) & set(self.inputCTFs.get().getTSIds())
+        return checks.common_series(self.inputParticles.get(), self.inputTiltSeries.get(), self.inputCTFs.get())
 
     def _warnings(self) -> List[str]:
         """What will be left out."""

@@ -21,6 +21,8 @@ class Row:
     help: str
     expert: bool = False
     series: bool = False  # a value for each iteration may be given
+    condition: str = ""  # for being shown, as the host writes them
+    choices: Tuple[Tuple[str, str], ...] = ()  # the engine's words and the form's, of a setting that is one of them
 
     @property
     def name(self) -> str:
@@ -28,6 +30,9 @@ class Row:
         first, *others = self.setting.split("_")
         return first + "".join(word.capitalize() for word in others)
 
+
+WEIGHTINGS = (("measured", "measured signal and noise"), ("score", "mean score"), ("dose", "dose alone"))
+BY_SCORE = "exposureWeighting==1"  # of these
 
 WHAT: Tuple[Row, ...] = (
     Row("prior_rotation", "Rotations of particles: allowed change (degrees)",
@@ -50,13 +55,14 @@ WHAT: Tuple[Row, ...] = (
     Row("prior_deformation", "Deformation of the specimen: allowed change (A)",
         "Of each control value of a smooth field in each tilt image. 0: none. 20 is usual. Scipion's sets cannot hold it: the "
         "refined stars of the run do.", True),
-    Row("deformation_grid", "Control values of the deformation, to a side", "2 to 5.", True),
+    Row("deformation_grid", "Control values of the deformation, to a side", "2 to 5.", True, condition="priorDeformation"),
     Row("prior_regional_defocus", "Defocus by region: allowed change (A)",
         "Of each control value of a smooth field in each tilt image. 0: none. 300 is usual. Scipion's sets cannot hold it: the "
         "refined stars of the run do.", True),
-    Row("defocus_grid", "Control values of the defocus by region, to a side", "2 to 5.", True),
+    Row("defocus_grid", "Control values of the defocus by region, to a side", "2 to 5.", True,
+        condition="priorRegionalDefocus"),
     Row("prior_magnification", "Magnification of tilt images: allowed change (percent)",
-        "0, the default, keeps it. 1 is usual. Scipion's sets cannot hold it: the refined stars of the run do.", True),
+        "0, the default, keeps it. 1 is usual.", True),
     Row("prior_amplitude", "Signal of tilt images: allowed change (percent)",
         "About what is measured before each stage. 0, the default, keeps that. 30 is usual.", True),
     Row("prior_third_angle", "X-tilt of tilt images: allowed change (degrees)",
@@ -91,13 +97,13 @@ RESOLUTION: Tuple[Row, ...] = (
 )
 RECONSTRUCTION: Tuple[Row, ...] = (
     Row("symmetry", "Symmetry", "C1, C3, D7, T, O, I1, I2 ...: the reference must be turned accordingly, as in RELION."),
-    Row("exposure_weighting", "Weigh tilt images by (measured, score or dose)",
-        "measured: the signal and noise that the refinement finds in each tilt image, besides the dose; score: their mean "
-        "scores; dose: the dose alone."),
+    Row("exposure_weighting", "Weigh tilt images by",
+        "The signal and noise that the refinement finds in each tilt image, besides the dose; or their mean scores; or the "
+        "dose alone.", choices=WEIGHTINGS),
     Row("score_fraction", "Weights by score: fraction",
-        "For 'score' above: the larger, the less do tilt images of a lower score than the best count. 4 is usual.", True),
+        "The larger, the less do tilt images of a lower score than the best count. 4 is usual.", True, condition=BY_SCORE),
     Row("score_transition", "Weights by score: transition",
-        "For 'score' above: the larger, the more fine detail is suppressed. 0.75 is usual.", True),
+        "The larger, the more fine detail is suppressed. 0.75 is usual.", True, condition=BY_SCORE),
     Row("dose_weighting", "Weigh by dose?", "Grant and Grigorieff (2015), with the doses of the tilt images."),
     Row("mask_diameter", "Diameter of a circular mask on projections (A)",
         "0: none. Neighbours beyond it do not count.", True),
@@ -147,6 +153,7 @@ INFORMING: Tuple[Row, ...] = (
         "Particles that fewer tilt images show keep their poses.", True),
 )
 ROWS = WHAT + RESOLUTION + RECONSTRUCTION + SELECTION + INFORMING
+LABELS = dict({row.setting: row.label for row in ROWS}, box="Box of the map", pixel="Pixel of the map")
 NUMBERS = {bool: params.BooleanParam, int: params.IntParam, float: params.FloatParam, str: params.StringParam}
 KINDS = {name: type(value) for name, value in RefineSettings().to_dict().items()}
 
@@ -155,10 +162,14 @@ def add_rows(form: Any, rows: Tuple[Row, ...], level: int = params.LEVEL_NORMAL)
     """Add settings to the current section of a form."""
     default = RefineSettings().to_dict()
     for row in rows:
-        kind = params.NumericListParam if row.series else NUMBERS[KINDS[row.setting]]
-        value = f"{default[row.setting]:g}" if row.series else default[row.setting]
-        form.addParam(row.name, kind, default=value, label=row.label, help=row.help,
-                      expertLevel=params.LEVEL_ADVANCED if row.expert else level)
+        kind, value, more = NUMBERS[KINDS[row.setting]], default[row.setting], {}
+        if row.series:
+            kind, value = params.NumericListParam, f"{value:g}"
+        elif row.choices:
+            words = [word for word, _ in row.choices]
+            kind, value, more = params.EnumParam, words.index(value), {"choices": [text for _, text in row.choices]}
+        form.addParam(row.name, kind, default=value, label=row.label, help=row.help, condition=row.condition or None,
+                      expertLevel=params.LEVEL_ADVANCED if row.expert else level, **more)
 
 
 def values_of(protocol: Any, rows: Tuple[Row, ...]) -> Dict[str, Any]:
@@ -170,15 +181,21 @@ def values_of(protocol: Any, rows: Tuple[Row, ...]) -> Dict[str, Any]:
             raise InputError(f"{row.label}: give a value")
         if row.series:
             values[row.setting] = _numbers(str(value), row.label)
+        elif row.choices:
+            values[row.setting] = row.choices[value][0]
         else:
             values[row.setting] = KINDS[row.setting](value)
     return values
 
 
-def labelled(text: str) -> str:
-    """The engine's words about settings with the form's labels in place of their names."""
-    labels = {row.setting: f"'{row.label}'" for row in ROWS if "_" in row.setting}  # others are words of their own
-    return re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda found: labels.get(found.group(0), found.group(0)), text)
+def labelled(text: str, labels: Dict[str, str]) -> str:
+    """The engine's words about the settings of a form with its ``labels`` in place of their names.
+
+    A name of one word is known where a message begins with it: "Form: box 33; ...".
+    """
+    text = text[len("Form: "):] if text.startswith("Form: ") else text
+    return re.sub(r"^[a-z]+(?= )|\b[a-z]+(_[a-z]+)+\b",
+                  lambda found: f"'{labels[found.group(0)]}'" if found.group(0) in labels else found.group(0), text)
 
 
 def _numbers(text: str, label: str) -> Any:

@@ -82,6 +82,7 @@ class EngineJobs(EMProtocol):
                     threads: int = 1) -> None:
         """Run a job of the engine until ``done()``, ``tries`` times at most, as ``runEngine``; not at all where it is done.
 
+        On this machine an error of the engine's own is the same the next time, so it is not tried again.
         Raises RuntimeError with what is known of the last job that failed.
         """
         self.waitForEarlier(name)
@@ -99,7 +100,9 @@ class EngineJobs(EMProtocol):
                 return
             reason = self._why(log, error)
             self.warning(f"{name} left no result ({number + 1} of {max(1, tries)} tries): {reason}")
-        raise RuntimeError(reason)
+            if not self.useQueueForSteps() and self.lastError(log):
+                break
+        raise RuntimeError(f"after {number + 1} tries: {reason}" if number else reason)
 
     def _why(self, log: str, error: str) -> str:
         """Why a job left no result: the engine's own line or the host's, what the queue says, and the ends of the logs."""
@@ -140,6 +143,15 @@ class EngineJobs(EMProtocol):
                 if lines:
                     return lines[-1]
         return ""
+
+    def runForResult(self, path: str, *arguments: Any, **options: Any) -> Dict[str, Any]:
+        """``runEngine`` for a command that leaves a JSON file at ``path``, which is returned.
+
+        That of an earlier run is removed first: a job that fails must not look as if it had not.
+        """
+        remove(path)
+        self.runEngine(*arguments, **options)
+        return self.readResult(path)
 
     def readResult(self, path: str) -> Dict[str, Any]:
         """A JSON file that a finished command must have left. Raises RuntimeError where it did not."""

@@ -85,8 +85,11 @@ class ProtPypCsprData(ProtPypCsprBase):
         os.makedirs(folder, exist_ok=True)
         return os.path.join(folder, f"{row + 1:06d}.mrc")
 
-    def _createSets(self) -> Dataset:
-        """All sets but the reference; the data set that they are of."""
+    def _createSets(self, fit_resolution: float = 0.0) -> Dataset:
+        """All sets but the reference; the data set that they are of.
+
+        ``fit_resolution`` (angstrom) is that of the CTFs' fits; 0, as RELION's stars read it, where it is not known.
+        """
         dataset = read_dataset(self._folder())
         voxel = float(dataset.series["pixel"][0]) * self._binning(dataset)
         inside = os.path.abspath(self._folder()) + os.sep
@@ -96,7 +99,7 @@ class ProtPypCsprData(ProtPypCsprBase):
         new_sets.fill_tilt_series(series, dataset)
         self._defineOutputs(**{DataOutputs.tiltSeries.name: series})
         ctfs = self._createSet(SetOfCTFTomoSeries, "ctfs%s.sqlite", "")
-        new_sets.fill_ctfs(ctfs, series, dataset)
+        new_sets.fill_ctfs(ctfs, series, dataset, fit_resolution)
         self._defineOutputs(**{DataOutputs.ctfs.name: ctfs})
         tomograms = self._createSetOfTomograms()
         files = [os.path.join(self._folder(), f"{name}_tomogram.mrc") for name in dataset.series["name"].tolist()]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Dict, List, Sequence
+from typing import Any, List, Sequence
 
 from pwem.objects import Volume
 from pyworkflow.protocol import params
 
 from .adapters.volumes import write_volume
 from .base import ProtPypCsprParticles
-from .jobs import remove
 
 # what the form says, the engine's name for it, and what to do with it
 FORMS = (
@@ -92,7 +91,6 @@ class ProtPypCsprExport(ProtPypCsprParticles):
 
     def exportStep(self, target: str, options: Sequence[Any], reference: str) -> None:
         """The engine's command."""
-        remove(self._resultFile())
         if not str(self.outputFolder.get() or "").strip():
             shutil.rmtree(target, ignore_errors=True)  # of an earlier run
         more: List[Any] = []
@@ -100,12 +98,13 @@ class ProtPypCsprExport(ProtPypCsprParticles):
             volume = str(self._getExtraPath("reference.mrc"))
             write_volume(self.inputReference.get(), volume)
             more = ["--map", volume]
-        self.runEngine("convert", self._dataFolder(), target, *options, *more, "--json", output=self._resultFile())
-        self._say([*self._notes(), *self.readResult(self._resultFile())["warnings"]])
+        result = self.runForResult(self._resultFile(), "convert", self._dataFolder(), target, *options, *more, "--json",
+                                   output=self._resultFile())
+        self._say([*self._notes(), *result["warnings"]])
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    def _validate(self) -> List[str]:
+    def _errors(self) -> List[str]:
         errors = self._validateInput()
         target = self._target()
         given = bool(str(self.outputFolder.get() or "").strip())
@@ -137,8 +136,9 @@ class ProtPypCsprExport(ProtPypCsprParticles):
     def _summary(self) -> List[str]:
         if not os.path.exists(self._resultFile()) or not self.isFinished():
             return ["Not ready yet."]
-        result: Dict[str, Any] = self.readResult(self._resultFile())
-        one, two = result["halves"]
+        result = self.readResult(self._resultFile())
         label, _, hint = next(entry for entry in FORMS if entry[1] == result["format"])
-        return [f"{result['n_particles']} particles of {result['n_series']} tilt series, half-sets of {one} and {two}, for "
-                f"{label}.", f"Written: {result['written']}", hint, *self._notes()]
+        return [f"{self._converted(result)}, for {label}.", f"Written: {result['written']}", hint, *self._notes()]
+
+    def _methods(self) -> List[str]:
+        return [f"Particles, tilt geometry, defocus and half-sets were written for {FORMS[self.exportTo.get()][0]} (cspr)."]

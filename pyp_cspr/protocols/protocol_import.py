@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 from pyworkflow.protocol import params
@@ -12,7 +12,7 @@ from pyworkflow.protocol import params
 from ..engine.errors import InputError
 from ..engine.model.tables import Dataset
 from ..engine.pipeline.convert_pyp import find_alignments, find_maps, project_of_file
-from .jobs import remove
+from .adapters.geometry import columns_to_stretches
 from .new_data import DataOutputs, ProtPypCsprData
 
 ALIGNMENTS = (".bz2", ".cistem", ".parx", ".par", ".txt")
@@ -64,10 +64,9 @@ class ProtPypCsprImport(ProtPypCsprData):
     def importStep(self, project: str, alignments: str, changed: float) -> None:
         """The engine's command; ``changed`` is when the alignments were written."""
         shutil.rmtree(self._folder(), ignore_errors=True)  # of an earlier run
-        remove(self._resultFile())
         options = ["--alignments", alignments] if alignments else []
-        self.runEngine("convert", project, self._folder(), "--to", "relion5", *options, "--json", output=self._resultFile())
-        self.readResult(self._resultFile())
+        self.runForResult(self._resultFile(), "convert", project, self._folder(), "--to", "relion5", *options, "--json",
+                          output=self._resultFile())
 
     def createOutputStep(self, reference: str) -> None:
         """The sets, and the map: a copy, as PYP's next iteration replaces its half maps."""
@@ -87,16 +86,16 @@ class ProtPypCsprImport(ProtPypCsprData):
             notes.append("The defocus handedness of this project is +1: choose that in the forms that ask for it.")
         if (dataset.series["contrast"] > 0).any():
             notes.append("Particles are white in these tilt images: say so in the forms that ask for it.")
-        if (np.abs(dataset.exposures["deformation"]) > MOVED).any():
-            notes.append("Images are deformed (a magnification in the alignment, or local refinement), which Scipion's tilt "
-                         f"series cannot hold: {self._folder()} does.")
+        if columns_to_stretches(dataset)[1] > MOVED:
+            notes.append("Images are deformed by a local refinement, which Scipion's tilt series cannot hold: "
+                         f"{self._folder()} does.")
         if (np.abs(dataset.particles["defocus_offset"]) > MOVED).any():
             notes.append(f"Particles have a defocus of their own, which Scipion's sets cannot hold: {self._folder()} does.")
         return notes
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    def _validate(self) -> List[str]:
+    def _errors(self) -> List[str]:
         path = str(self.projectPath.get() or "").strip()
         if not path:
             return ["Give the folder of a PYP project."]
@@ -121,7 +120,8 @@ class ProtPypCsprImport(ProtPypCsprData):
     def _summary(self) -> List[str]:
         if not hasattr(self, DataOutputs.subTomograms.name):
             return ["Not ready yet."]
-        result: Dict[str, Any] = self.readResult(self._resultFile())
-        one, two = result["halves"]
-        return [f"{result['n_particles']} particles of {result['n_series']} tilt series, half-sets of {one} and {two}.",
-                f"Alignments: {result['alignments']}", *self._notes()]
+        result = self.readResult(self._resultFile())
+        return [f"{self._converted(result)}.", f"Alignments: {result['alignments']}", *self._notes()]
+
+    def _methods(self) -> List[str]:
+        return ["Tilt series, alignments, CTFs and particles were read from a PYP project (cspr)."]

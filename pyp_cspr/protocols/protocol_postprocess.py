@@ -12,11 +12,9 @@ from tomo.objects import AverageSubTomogram
 
 from .adapters import to_sets
 from .adapters.volumes import half_maps, is_mrc, volume_of, write_volume
-from .base import PIXEL_TOLERANCE, ProtPypCsprBase
-from .jobs import remove
+from .base import GIVEN_MASK, PIXEL_TOLERANCE, ProtPypCsprBase
 
 MASKS = ("automatic, from the half maps", "none", "a given mask")
-GIVEN_MASK = 2
 B_FACTORS = ("automatic, from the Guinier plot", "a given one")
 GIVEN_B_FACTOR = 1
 
@@ -69,9 +67,6 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
         self._insertFunctionStep(self.postProcessStep, self._options(), needsGPU=False)
         self._insertFunctionStep(self.createOutputStep, needsGPU=False)
 
-    def _mask(self) -> Any:
-        return self.inputMask.get() if self.maskSource.get() == GIVEN_MASK else None
-
     def _folder(self) -> str:
         return str(self._getExtraPath("postprocess"))
 
@@ -95,14 +90,11 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
 
     def postProcessStep(self, options: Dict[str, Any]) -> None:
         """One job of the engine."""
-        summary = os.path.join(self._folder(), "summary.json")
-        remove(summary)  # of other options: a job that fails must not look as if it had not
-        source = self._getExtraPath("mask.mrc") if options["mask"] == GIVEN_MASK else ("auto", "none")[options["mask"]]
-        self.runEngine("postprocess", *self._halves(), "--out", self._folder(), "--mask", source,
-                       f"--b-factor={options['b-factor']}", "--resolution", options["resolution"], "--seed", options["seed"],
-                       "--pixel", self.inputAverage.get().getSamplingRate(), "--threads", max(1, self.numberOfThreads.get()),
-                       threads=max(1, self.numberOfThreads.get()))
-        self.readResult(summary)
+        threads = max(1, self.numberOfThreads.get())
+        self.runForResult(self._summaryFile(), "postprocess", *self._halves(), "--out", self._folder(), "--mask",
+                          self._maskWord(options["mask"]), f"--b-factor={options['b-factor']}", "--resolution",
+                          options["resolution"], "--seed", options["seed"], "--pixel",
+                          self.inputAverage.get().getSamplingRate(), "--threads", threads, threads=threads)
 
     def createOutputStep(self) -> None:
         """The sharpened map, the mask and the curves."""
@@ -125,7 +117,7 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
 
     # --- information --------------------------------------------------------------------------------------------------
 
-    def _validate(self) -> List[str]:
+    def _errors(self) -> List[str]:
         errors = []
         if self.inputAverage.get() is not None:
             errors += self._validateVolumes()
@@ -162,12 +154,10 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
         return []
 
     def _summary(self) -> List[str]:
-        path = os.path.join(self._folder(), "summary.json")
-        if not os.path.exists(path):
+        if not os.path.exists(self._summaryFile()):
             return ["Not ready yet."]
-        result = self.readResult(path)
-        resolution, b_factor = result["resolution_0143"], result["b_factor"]
-        lines = [f"Resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'}."]
+        result = self.readResult(self._summaryFile())
+        b_factor, lines = result["b_factor"], [f"{self._resolution(result)}."]
         if b_factor is None:
             reason = next((entry["message"] for entry in result["journal"] if entry["message"].startswith("no B-factor: ")), "")
             lines.append(f"Not sharpened{reason and ': '}{reason[len('no B-factor: '):]}.")
@@ -178,7 +168,7 @@ class ProtPypCsprPostProcess(ProtPypCsprBase):
         return lines
 
     def _methods(self) -> List[str]:
-        path = os.path.join(self._folder(), "summary.json")
-        sharpened = os.path.exists(path) and self.readResult(path)["b_factor"] is not None
+        done = os.path.exists(self._summaryFile())
+        sharpened = done and self.readResult(self._summaryFile())["b_factor"] is not None
         return ["The resolution was estimated from half maps at FSC 0.143, corrected for the mask by phase randomisation; the "
                 f"map was weighted by its FSC{', sharpened by a B factor' if sharpened else ''} and low-pass filtered (cspr)."]

@@ -17,7 +17,6 @@ from . import form as rows
 from .adapters import to_sets
 from .adapters.from_sets import box_of
 from .base import ProtPypCsprParticles
-from .jobs import remove
 
 KNOWN = ReconstructSettings().to_dict()
 RECONSTRUCTION = tuple(row for row in rows.RECONSTRUCTION if row.setting in KNOWN)  # nothing is measured for other weights
@@ -65,11 +64,8 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
         """One job of the engine."""
         settings = str(self._getExtraPath("settings.toml"))
         write_toml(settings, values)
-        result = os.path.join(self._folder(), "summary.json")
-        remove(result)  # of an earlier run: a job that fails must not look as if it had not
-        self.runEngine("reconstruct", self._dataFolder(), "--out", self._folder(), "--settings", settings,
-                       "--tasks-per-chunk", tasks_per_chunk, *self._machine(tasks_per_chunk), "--overwrite")
-        self.readResult(result)
+        self.runForResult(self._summaryFile(), "reconstruct", self._dataFolder(), "--out", self._folder(), "--settings",
+                          settings, "--tasks-per-chunk", tasks_per_chunk, *self._machine(tasks_per_chunk), "--overwrite")
 
     def createOutputStep(self) -> None:
         """The average and its curves."""
@@ -82,7 +78,7 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
             self._defineSourceRelation(self.inputParticles, target)
             self._defineSourceRelation(self.inputTiltSeries, target)
 
-    def _validate(self) -> List[str]:
+    def _errors(self) -> List[str]:
         errors = self._validateInput()
         try:
             ReconstructSettings.from_dict(self._values(), "Form")
@@ -98,11 +94,12 @@ class ProtPypCsprReconstruct(ProtPypCsprParticles):
         return errors
 
     def _summary(self) -> List[str]:
-        summary = os.path.join(self._folder(), "summary.json")
-        if not os.path.exists(summary):
+        if not os.path.exists(self._summaryFile()):
             return ["Not ready yet."]
-        result = self.readResult(summary)
-        resolution = result["resolution_0143"]
-        return [self._counts(result),
-                f"Resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'}.",
+        result = self.readResult(self._summaryFile())
+        return [self._counts(result), f"{self._resolution(result)}.",
                 f"Report: {os.path.join(self._folder(), 'report.html')}"] + self._notes()
+
+    def _methods(self) -> List[str]:
+        return ["The average was reconstructed from the tilt images, at the particles' poses and the alignment of the tilt "
+                f"series (cspr){', the images weighted by their doses' if self.doseWeighting.get() else ''}."]

@@ -28,7 +28,8 @@ from . import form as rows
 from .adapters import checks, to_sets
 from .adapters.landmarks import fill_landmarks
 from .adapters.volumes import volume_of, write_volume
-from .refine_jobs import GIVEN_MASK, RefineJobs
+from .base import GIVEN_MASK
+from .refine_jobs import RefineJobs
 
 MASKS = ("automatic, from the map", "none", "a given mask")
 DISPATCH = ("one job for all", "a job for each chunk")
@@ -102,8 +103,8 @@ class ProtPypCsprRefine(RefineJobs):
                            "jobs of this protocol one by one: then each tilt series is refined by a job of its own, in each "
                            "iteration.")
         form.addParam("retries", params.IntParam, default=2, expertLevel=params.LEVEL_ADVANCED,
-                      condition=f"dispatch!={ONE_JOB}", label="Tries after a failed job",
-                      help="Of one chunk, before the run stops.")
+                      label="Tries after a failed job",
+                      help="Of each job in a queue, before the run stops; of jobs on this machine where they were killed.")
         self._addChunks(form)
         form.addParallelSection(threads=3, mpi=0, binThreads=2, binThreadsHelp="Threads of each chunk's process or job.")
 
@@ -135,9 +136,6 @@ class ProtPypCsprRefine(RefineJobs):
 
     def _values(self) -> Dict[str, Any]:
         return rows.values_of(self, rows.ROWS)
-
-    def _mask(self) -> Any:
-        return self.inputMask.get() if self.maskSource.get() == GIVEN_MASK else None
 
     def volumesStep(self, reference: str, mask: str, box: int, pixel: float, halves: List[str]) -> None:
         """Write the reference, and the mask if one is given, on the map's grid."""
@@ -178,7 +176,7 @@ class ProtPypCsprRefine(RefineJobs):
         self._defineTransformRelation(self.inputTiltSeries, series)
         for target in (coordinates, outputs[RefineOutputs.average.name], curves):
             self._defineSourceRelation(self.inputParticles, target)
-        for target in (coordinates, shown):  # the host follows the last relation first
+        for target in (particles, coordinates, shown):  # the host follows the last relation first
             self._defineSourceRelation(series, target)
         if self._halves() and not conversion.dataset.particles["half"].all():
             notes.append("The particles have no half-sets: both started from the reference, not from its half maps")
@@ -192,7 +190,7 @@ class ProtPypCsprRefine(RefineJobs):
 
     # --- information --------------------------------------------------------------------------------------------------
 
-    def _validate(self) -> List[str]:
+    def _errors(self) -> List[str]:
         errors = self._validateInput()
         if self.iterations.get() < 0:
             errors.append("Iterations: must be 0 or above.")
@@ -237,10 +235,10 @@ class ProtPypCsprRefine(RefineJobs):
                 warnings += checks.resolution_warnings(self._values()[name], pixel)
         if self.priorThirdAngle.get() > 0:
             warnings.append("An X-tilt is refined, which Scipion's tilt series cannot hold: the average has it, sets do not.")
-        rare = (self.priorDeformation, self.priorParticleDefocus, self.priorRegionalDefocus, self.priorMagnification)
+        rare = (self.priorDeformation, self.priorParticleDefocus, self.priorRegionalDefocus)
         if any(prior.get() > 0 for prior in rare):
-            warnings.append("Deformations, magnifications and the defocus of particles and regions cannot be held by Scipion's "
-                            "sets: the average has them, sets do not.")
+            warnings.append("Deformations and the defocus of particles and regions cannot be held by Scipion's sets: the "
+                            "average has them, sets do not.")
         if self.sameReference.get() or not self.halfReferences.get():
             warnings.append("The half-sets are not refined independently: the FSC will be too good.")
         return warnings
@@ -249,10 +247,9 @@ class ProtPypCsprRefine(RefineJobs):
         if not os.path.exists(self._summaryFile()):
             return ["Not ready yet."]
         result = self.readResult(self._summaryFile())
-        resolution, count = result["resolution_0143"], len(result["iterations"]) - 1
+        count = len(result["iterations"]) - 1
         lines = [self._counts(result),
-                 f"Resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'} "
-                 f"after {count} iteration{'' if count == 1 else 's'}; {result['reason']}.",
+                 f"{self._resolution(result)} after {count} iteration{'' if count == 1 else 's'}; {result['reason']}.",
                  f"Report: {os.path.join(self._folder(), 'report.html')}"]
         return lines + self._notes()
 

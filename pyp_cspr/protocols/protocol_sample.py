@@ -9,7 +9,6 @@ from pyworkflow.protocol import params
 
 from ..engine.errors import InputError
 from ..engine.sample.settings import SampleSettings
-from .jobs import remove
 from .new_data import ProtPypCsprData
 
 # parameter of the form, setting, label, help, expert
@@ -64,20 +63,22 @@ class ProtPypCsprSample(ProtPypCsprData):
         for name, value in settings.items():
             options += [f"--{name.replace('_', '-')}", value]
         result = os.path.join(self._folder(), "settings.json")
-        remove(result)  # of an earlier run: a job that fails must not look as if it had not
-        self.runEngine("sample", self._folder(), *options, "--threads", self.numberOfThreads.get(), "--overwrite")
-        self.readResult(result)
+        self.runForResult(result, "sample", self._folder(), *options, "--threads", self.numberOfThreads.get(), "--overwrite")
 
     def createOutputStep(self) -> None:
         """The sets."""
-        self._createSets()
+        # the CTFs are right to the last: Nyquist frequency
+        self._createSets(fit_resolution=2.0 * self.pixelSize.get())
         self._createReference()
 
-    def _validate(self) -> List[str]:
+    def _labels(self) -> Dict[str, str]:
+        return {setting: label for _, setting, label, _, _ in ROWS}
+
+    def _errors(self) -> List[str]:
         try:
             SampleSettings.from_dict(self._settings(), "Form")
         except InputError as error:
-            return [f"{error}."]
+            return [self._plainly(error)]
         return []
 
     def _summary(self) -> List[str]:
@@ -87,3 +88,8 @@ class ProtPypCsprSample(ProtPypCsprData):
         return [f"{settings['series']} tilt series of {settings['tilts']} images at {settings['pixel']:g} A, "
                 f"{settings['series'] * settings['particles']} particles.",
                 f"True values: {os.path.join(self._folder(), 'truth.star')}"]
+
+    def _methods(self) -> List[str]:
+        settings = self._settings()
+        return [f"Tilt series of the adenovirus hexon were simulated (cspr): {settings['series']} series of "
+                f"{settings['tilts']} images at {settings['pixel']:g} A with {settings['dose']:g} e/A^2 each."]

@@ -16,7 +16,6 @@ from .adapters.volumes import half_maps
 from .base import ProtPypCsprParticles
 from .jobs import remove, whole_json
 
-GIVEN_MASK = 2  # of the form's kinds of mask
 SURE = 3.0  # standard deviations: then the hand of the data is not as given
 
 
@@ -34,9 +33,6 @@ class RefineJobs(ProtPypCsprParticles):
 
     def _halfFiles(self) -> List[str]:
         return [str(self._getExtraPath(f"half{number}.mrc")) for number in (1, 2)]
-
-    def _summaryFile(self) -> str:
-        return os.path.join(self._folder(), "summary.json")
 
     def _planFile(self, iteration: int) -> str:
         return str(self._getExtraPath(f"plan_{iteration:03d}.json"))
@@ -99,11 +95,10 @@ class RefineJobs(ProtPypCsprParticles):
             self.cancelEarlier()
             shutil.rmtree(self._folder(), ignore_errors=True)
             write_json(Path(asked), request)
-        source = self._getExtraPath("mask.mrc") if request["mask"] == GIVEN_MASK else ("auto", "none")[request["mask"]]
         halves = ["--halves", *self._halfFiles()] if self._halves() and checks.all_in_half_sets(self._dataFolder()) else []
         return ["refine", self._dataFolder(), "--reference", self._getExtraPath("reference.mrc"), *halves,
-                "--out", self._folder(), "--mask", source, "--iterations", iterations, "--settings", settings,
-                "--tasks-per-chunk", request["tasks_per_chunk"]]
+                "--out", self._folder(), "--mask", self._maskWord(request["mask"]), "--iterations", iterations, "--settings",
+                settings, "--tasks-per-chunk", request["tasks_per_chunk"]]
 
     def refineStep(self, request: Dict[str, Any], iterations: int) -> None:
         """One job of the engine, which goes on where it was if it was stopped."""
@@ -150,12 +145,13 @@ class RefineJobs(ProtPypCsprParticles):
             return
         task = ChunkTask.from_dict(read_json(store.task_path(chunk)), str(store.task_path(chunk)))
         name = f"iteration_{iteration:03d}_chunk_{chunk:04d}"
-        log, tries = str(self._getLogsPath(f"{name}.log")), self._tries()
+        log = str(self._getLogsPath(f"{name}.log"))
+        memory = self.memory.get() if self.useQueueForSteps() else self.memory.get() / self._concurrency()
         try:
             self.completeJob(lambda: store.manifest(task) is not None, "chunk", store.task_path(chunk), "--threads",
-                             self._jobThreads(), "--memory", self.memory.get() / self._concurrency(), log=log, name=name,
-                             threads=self._jobThreads(), tries=tries)
+                             self._jobThreads(), "--memory", memory, log=log, name=name, threads=self._jobThreads(),
+                             tries=self._tries())
         except RuntimeError as error:
-            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed {tries} times; "
-                               f"its log: {log}. Continue the run when the cause is gone: what is done is kept.\n"
+            raise RuntimeError(f"chunk {chunk} of iteration {iteration} ({', '.join(task.series)}) failed; its log: {log}. "
+                               f"Continue the run when the cause is gone: what is done is kept.\n"
                                f"{error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import subprocess
 import sys
@@ -110,6 +111,22 @@ def test_every_module_of_the_engine_imports_without_the_host_and_compiles_nothin
         "print(len(kernels) > 3, compiled)\n"
     )
     assert run_python(code, NUMBA_DISABLE_JIT="0").split() == ["True", "[]"]
+
+
+@pytest.mark.timeout(120)
+def test_benchmarks_and_makers_of_pages_find_what_they_import():
+    """They run by hand, and rarely: a name that has moved must show here."""
+    folders = [PACKAGE.parent / name for name in ("benchmarks", "docs")]
+    if not folders[0].is_dir():
+        pytest.skip("installed without the repository")
+    wanted = {
+        (node.module, name.name) for folder in folders for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyp_cspr.engine") for name in node.names
+    }
+    assert len(wanted) > 30
+    for module, name in sorted(wanted):
+        assert hasattr(importlib.import_module(module), name) or importlib.util.find_spec(f"{module}.{name}"), (module, name)
 
 
 def test_tests_are_seeded_and_their_processes_have_a_time_limit():

@@ -14,6 +14,7 @@ from ..engine.model.tables import Dataset
 from ..engine.pipeline.filter import apart
 from ..engine.reconstruct.postprocess import Comparison, compare_halves
 from ..protocols.adapters.from_sets import read_sets
+from ..protocols.adapters.from_sets import scores_of as scores_of  # for the wizards
 from ..protocols.adapters.volumes import half_maps, read_volume, resample, volume_of
 
 PREVIEW = 64  # voxels across, of maps that are only looked at
@@ -157,17 +158,6 @@ def suggest_limit(comparison: Comparison, box: int, pixel: float) -> float:
     """The finest detail to refine with, angstrom: where the corrected FSC falls to one half, so that what is used is signal."""
     limit = comparison.resolution_05
     return float(limit) if np.isfinite(limit) else min(60.0, box * pixel / 3.0)
-
-
-def scores_of(particles: Any) -> NDArray[np.float64]:
-    """The scores that *refine tilt series* gave to particles, NaN for those without."""
-    from ..protocols.adapters.from_sets import SCORE
-
-    scores = []
-    for item in particles.iterItems():  # always the same object, filled anew: its values are taken at once
-        score = getattr(item, SCORE, None)
-        scores.append(np.nan if score is None or score.get() is None else float(score.get()))
-    return np.array(scores, dtype=float)
 
 
 def read_input(protocol: Any) -> Dataset:

@@ -10,6 +10,7 @@ from ..engine.errors import InputError
 from ..engine.pipeline.filter import automatic_threshold, usable_projections
 from ..engine.report import figures
 from ..protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine
+from ..protocols import form as rows
 from ..protocols.protocol_filter import GIVEN
 from . import compute
 from .map_wizards import PypCsprWizard
@@ -137,7 +138,7 @@ class PypCsprWeightingWizard(PypCsprWizard):
 
         dataset = compute.read_input(form.protocol)
         low, high, images = compute.tilt_range(dataset)
-        given = str(form.protocol.exposureWeighting.get()).strip()
+        words = [word for word, _ in rows.WEIGHTINGS]
 
         def draw(values: Any) -> Any:
             return figures.tilt_scheme(dataset)
@@ -148,8 +149,8 @@ class PypCsprWeightingWizard(PypCsprWizard):
                          f"{images} tilt images of {len(dataset.series)} series count, from {low:.1f} to {high:.1f} degrees, "
                          f"up to {float(dose.max()):.0f} e/A² in all.")
 
-        value = given if given in MEANING else "measured"
+        value = words[form.protocol.exposureWeighting.get() or 0]
         dialog = FigureDialog(form.root, "Weights of tilt images", "High tilts and high doses tell less about fine detail.",
                               [Choice("weighting", "Weigh by", WEIGHTINGS, value)], draw, say)
         if dialog.resultYes():
-            form.setVar("exposureWeighting", dialog.values["weighting"])
+            form.setVar("exposureWeighting", words.index(dialog.values["weighting"]))

@@ -149,7 +149,7 @@ class RefineSettings(ReconstructSettings):
     prior_regional_defocus: float = _setting(
         0.0, "A", "prior of each control value of a field of defocus over each image; usual: 300")
     defocus_grid: int = _setting(2, "", "control values to a side of this field, 2 to 5: PYP's CTF by region")
-    hard_tolerances: bool = _setting(False, "", "keep every parameter in PYP's box about its start as well")
+    hard_tolerances: bool = _setting(False, "", "no parameter goes farther from its start than its prior's value, as in PYP")
     huber: float = _setting(
         0.0, "", "projections that differ by more standard deviations than this lose weight; 0: none; usual: 4")
     exposure_weighting: str = _setting(
@@ -175,7 +175,10 @@ class RefineSettings(ReconstructSettings):
         if self.resolution < 0 or self.start_resolution <= 0:
             raise InputError(f"{where}: resolution {self.resolution:g} and start_resolution {self.start_resolution:g} A; "
                              "they must be above 0 (resolution 0: automatic)")
-        for name in ("particle_radius", "low_resolution", "refinement_projections", "score_fraction", "score_transition"):
+        if self.search_cone > 180:
+            raise InputError(f"{where}: search_cone {self.search_cone:g}; it must be 180 (all rotations) at most")
+        for name in ("huber", "particle_radius", "low_resolution", "refinement_projections", "score_fraction",
+                     "score_transition"):
             if getattr(self, name) < 0:
                 raise InputError(f"{where}: {name} {getattr(self, name):g}; it must be 0 or above")
         _check_exposures(self.refinement_first, self.refinement_last, "refinement", where)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tomo.constants import SCIPION
 from tomo.objects import SubTomogram
 
@@ -18,7 +19,7 @@ from ...engine.conventions import DARK_PARTICLES, WHITE_PARTICLES
 from ...engine.errors import InputError
 from ...engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
 from . import relion_sets
-from .geometry import exposure_from_set, particle_from_set
+from .geometry import exposure_from_set, particle_from_set, stretches_to_columns
 
 # Attributes of our own on items of sets. Protocols that copy items by name lose them; nothing depends on their being there.
 HALF = "_rlnRandomSubset"  # the name that other plugins use
@@ -27,6 +28,7 @@ SIGMA_ROTATION = "_csprSigmaRotation"
 SIGMA_POSITION = "_csprSigmaPosition"
 WEIGHT = "_csprWeight"
 SCALE = "_csprScale"  # of tilt images: the signal's amplitude (rlnCtfScalefactor)
+NO_IMAGE = "no tilt image is enabled and has an enabled CTF"
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Conversion:
     ``particle_rows`` the particle row of a sub-tomogram's objId.
     """
 
-    dataset: Dataset
+    dataset: Dataset = field(default_factory=lambda: _empty())
     tilt_rows: Dict[Tuple[str, int], int] = field(default_factory=dict)
     ctf_rows: Dict[Tuple[str, int], int] = field(default_factory=dict)
     particle_rows: Dict[int, int] = field(default_factory=dict)
@@ -62,8 +64,7 @@ def read_sets(particles: Any, tilt_series: Any, ctfs: Any, hand: int = -1, dark:
     pseudo = relion_sets.is_pseudo(particles)
     if pseudo and relion_sets.refusal(particles):
         raise InputError(relion_sets.refusal(particles))
-    series = {item.getTsId(): item.clone(ignoreAttrs=[]) for item in tilt_series.iterItems()}
-    estimates = {item.getTsId(): item.clone(ignoreAttrs=[]) for item in ctfs.iterItems()}
+    series, estimates = by_name(tilt_series), by_name(ctfs)
     found: Dict[str, List[Dict[str, Any]]] = {}
     notes: List[str] = []
     disabled = 0
@@ -75,16 +76,20 @@ def read_sets(particles: Any, tilt_series: Any, ctfs: Any, hand: int = -1, dark:
         found.setdefault(row.pop("tsId"), []).append(row)
     if disabled:
         notes.append(f"{disabled} disabled particles are left out")
-    used = [name for name in series if name in estimates and name in found]
-    notes += _partners(series, estimates, found)
+    used, lost = _partners(series, estimates, found)
+    notes += lost
     if not used:
-        raise InputError("no tilt series has both CTFs and particles; check that the sets are of the same tilt series (tsId)")
+        raise InputError("no tilt series has both CTFs and particles; check that the sets are of the same tilt series (tsId), "
+                         "and enabled")
     sizes = _tomogram_sizes(coordinates)
-    conversion = Conversion(_empty(), notes=notes)
+    conversion = Conversion(notes=notes)
     tables: Tuple[List, List, List] = ([], [], [])
     flags: List[Any] = []
     for name in used:
-        row, exposures = _series(series[name], estimates[name], len(tables[0]), len(tables[1]), hand, dark, conversion)
+        row, exposures = read_series(series[name], estimates[name], conversion, len(tables[0]), len(tables[1]), hand, dark)
+        if not exposures:
+            notes.append(f"{name}: left out, {NO_IMAGE}; its {len(found[name])} particles are left out")
+            continue
         size, pixel = sizes.get(name, (np.zeros(3), 0.0))
         row["specimen_size"] = np.rint(np.asarray(size) * pixel / row["pixel"]).astype(int)
         for one in found[name]:
@@ -93,11 +98,13 @@ def read_sets(particles: Any, tilt_series: Any, ctfs: Any, hand: int = -1, dark:
             tables[2].append(dict(one, series=len(tables[0]), name=f"{name}/{one['name']}"))
         tables[0].append(row)
         tables[1].extend(exposures)
+    if not tables[0]:
+        raise InputError(f"{', '.join(used)}: {NO_IMAGE}; enable some, or estimate their CTFs")
     columns = [{key: [row[key] for row in rows] for key in rows[0]} for rows in tables]
     made = [Table(schema, values) for schema, values in zip((SERIES, EXPOSURES, PARTICLES), columns)]
     lengths = np.bincount(made[1]["series"])
     visible = np.arange(lengths.max()) < lengths[made[2]["series"]][:, None]
-    conversion.dataset = Dataset(made[0], made[1], made[2], visible, source=f"sets of {len(used)} tilt series")
+    conversion.dataset = Dataset(made[0], made[1], made[2], visible, source=f"sets of {len(tables[0])} tilt series")
     notes += _hide(conversion.dataset, flags)
     box = box_of(particles)
     if box:
@@ -118,6 +125,12 @@ def _number(item: Any, name: str, otherwise: float) -> float:
     attribute = getattr(item, name, None)
     value = None if attribute is None else attribute.get()
     return otherwise if value is None else float(value)
+
+
+def scores_of(particles: Any) -> NDArray[np.float64]:
+    """The scores that *refine tilt series* gave to particles, NaN for those without."""
+    # a list, as the set's iterator gives the same object again
+    return np.array([_number(item, SCORE, np.nan) for item in particles.iterItems()], dtype=float)
 
 
 def box_of(particles: Any) -> int:
@@ -177,15 +190,29 @@ def _placed(item: Any, coordinate_pixel: float, pixel: float) -> Dict[str, Any]:
     return {"tsId": coordinate.getTomoId(), "position": position, "rotation": rotation}
 
 
-def _partners(series: Dict[str, Any], ctfs: Dict[str, Any], particles: Dict[str, List]) -> List[str]:
-    notes = []
+def by_name(items: Any) -> Dict[str, Any]:
+    """Copies of the items of a set of series, by tsId; the host's own copies may lose that an item is disabled."""
+    copies = {}
+    for item in items.iterItems():
+        copies[item.getTsId()] = item.clone(ignoreAttrs=[])
+        copies[item.getTsId()].setEnabled(item.isEnabled())
+    return copies
+
+
+def _partners(series: Dict[str, Any], ctfs: Dict[str, Any], particles: Dict[str, List]) -> Tuple[List[str], List[str]]:
+    """(the series that have all, in order, and a sentence for each of the others)."""
+    notes, left = [], set()
     for name in sorted(set(series) | set(ctfs) | set(particles), key=str):
         missing = [text for known, text in ((series, "tilt series"), (ctfs, "CTFs"), (particles, "particles"))
                    if name not in known]
-        if missing:
+        reasons = [f"it has no {' and no '.join(missing)}"] if missing else []
+        reasons += [f"its {text} disabled" for known, text in ((series, "tilt series is"), (ctfs, "CTFs are"))
+                    if name in known and not known[name].isEnabled()]
+        if reasons:
             lost = f"; its {len(particles[name])} particles are left out" if name in particles else ""
-            notes.append(f"{name}: left out, it has no {' and no '.join(missing)}{lost}")
-    return notes
+            notes.append(f"{name}: left out, {' and '.join(reasons)}{lost}")
+            left.add(name)
+    return [name for name in series if name not in left], notes
 
 
 def _tomogram_sizes(coordinates: Any) -> Dict[str, Tuple[Any, float]]:
@@ -198,31 +225,30 @@ def _tomogram_sizes(coordinates: Any) -> Dict[str, Tuple[Any, float]]:
     return sizes
 
 
-def _series(
-    item: Any, ctfs: Any, row: int, first: int, hand: int, dark: bool, conversion: Conversion
+def read_series(
+    item: Any, ctfs: Any, conversion: Conversion, row: int = 0, first: int = 0, hand: int = -1, dark: bool = True
 ) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
-    """A series' row and those of its exposures, by their place in the stack."""
-    name, pixel = str(item.getTsId()), float(item.getSamplingRate())
-    acquisition = item.getAcquisition()
-    size = item.getDim()
-    images = sorted((image.clone() for image in item.iterItems()), key=lambda image: image.getIndex())
+    """(a series' row, those of its exposures by their place in the stack); nothing where no image can be used.
+
+    ``row`` and ``first`` are the series' row and its first exposure's in the tables; ``conversion`` is told where the rows come
+    from. Raises InputError where a number that is needed is not known.
+    """
+    name, acquisition, size = str(item.getTsId()), item.getAcquisition(), item.getDim()
+    pixel = _known(item.getSamplingRate(), name, "its pixel size")
+    pairs = _pairs(name, item, ctfs)
+    if not any(_usable(image, estimate) for image, estimate in pairs):
+        return {}, []
     exposures: List[Dict[str, Any]] = []
     unknown: List[int] = []
-    # As CTFTomoSeries.getCtfTomoFromTi, which asks, and then closes, the database for each image.
-    found = [estimate.clone() for estimate in ctfs.iterItems()]
-    by_order = all(estimate.getAcquisitionOrder() is not None for estimate in found)
-    estimates = {_key(estimate, by_order): estimate for estimate in found}
-    for image in images:
-        estimate = estimates.get(_key(image, by_order))
-        if image.isEnabled() and (estimate is None or not estimate.isEnabled()):
+    for image, estimate in pairs:
+        if image.isEnabled() and not _usable(image, estimate):
             unknown.append(image.getIndex())
-        if estimate is not None:
+        exposure = _exposure(name, image, estimate, row)
+        if estimate is not None and exposure["defocus"] is not None:
             conversion.ctf_rows[name, int(estimate.getObjId())] = first + len(exposures)
         conversion.tilt_rows[name, int(image.getObjId())] = first + len(exposures)
-        exposures.append(_exposure(name, image, estimate, pixel, row))
+        exposures.append(exposure)
     known = [one["defocus"] for one in exposures if one["defocus"] is not None]
-    if not known:
-        raise InputError(f"{name}: no tilt image has a CTF; estimate the CTFs of this tilt series first")
     for one in exposures:
         if one["defocus"] is None:  # never used, but a number
             one["defocus"] = np.mean(known, axis=0)
@@ -237,36 +263,70 @@ def _series(
     order = np.argsort(np.argsort([one["order"] for one in exposures], kind="stable"))
     for one, place in zip(exposures, order):
         one["order"] = int(place)
+    matrices, tilts = ([one.pop(key) for one in exposures] for key in ("matrix", "tilt"))
+    rotation, shift, stretch = exposure_from_set(matrices, tilts, pixel)
+    magnification, deformation, grid = stretches_to_columns(stretch, size[:2], pixel)
+    for number, one in enumerate(exposures):
+        one.update(rotation=rotation[number], shift=shift[number], magnification=magnification[number],
+                   deformation=deformation[number])
     return {
         "name": name, "images": files.pop() if len(files) == 1 else "", "image_size": tuple(int(n) for n in size[:2]),
-        "pixel": pixel, "voltage": float(acquisition.getVoltage()), "cs": float(acquisition.getSphericalAberration()),
-        "amplitude_contrast": float(acquisition.getAmplitudeContrast()), "hand": float(hand),
-        "contrast": DARK_PARTICLES if dark else WHITE_PARTICLES,
+        "pixel": pixel, "voltage": _known(acquisition.getVoltage(), name, "its voltage"),
+        "cs": _known(acquisition.getSphericalAberration(), name, "its spherical aberration"),
+        "amplitude_contrast": _known(acquisition.getAmplitudeContrast(), name, "its amplitude contrast"), "hand": float(hand),
+        "contrast": DARK_PARTICLES if dark else WHITE_PARTICLES, "deformation_grid": grid,
     }, exposures
 
 
-def _key(item: Any, by_order: bool) -> int:
+def _pairs(name: str, item: Any, ctfs: Any) -> List[Tuple[Any, Optional[Any]]]:
+    """The tilt images of a series by their place in the stack, each with its CTF."""
+    images = sorted((image.clone() for image in item.iterItems()), key=lambda image: int(image.getIndex()))
+    # As CTFTomoSeries.getCtfTomoFromTi, which asks, and then closes, the database for each image.
+    found = [estimate.clone() for estimate in ctfs.iterItems()]
+    by_order = all(estimate.getAcquisitionOrder() is not None for estimate in found)
+    estimates = {_key(name, estimate, by_order): estimate for estimate in found}
+    return [(image, estimates.get(_key(name, image, by_order))) for image in images]
+
+
+def _key(name: str, item: Any, by_order: bool) -> int:
     """What pairs tilt images and CTFs: the acquisition order, or in old sets the place in the stack."""
-    return int(item.getAcquisitionOrder() if by_order else item.getIndex())
+    if by_order:
+        return int(_known(item.getAcquisitionOrder(), f"{name}: tilt image {item.getIndex()}", "its acquisition order"))
+    return int(item.getIndex())
 
 
-def _exposure(name: str, image: Any, estimate: Optional[Any], pixel: float, series: int) -> Dict[str, Any]:
-    if not image.hasTransform():
-        raise InputError(f"{name}: tilt image {image.getIndex()} has no alignment; align the tilt series first")
-    tilt = float(image.getTiltAngle())
-    rotation, shift = exposure_from_set(image.getTransform().getMatrix(), tilt, pixel)
+def _usable(image: Any, estimate: Optional[Any]) -> bool:
+    return bool(image.isEnabled()) and estimate is not None and bool(estimate.isEnabled())
+
+
+def _known(value: Any, where: str, what: str, remedy: str = "import the tilt series with it") -> float:
+    """A number that a set must hold. Raises InputError where it does not."""
+    if value is None or not np.isfinite(value):
+        raise InputError(f"{where}: {what} is not known; {remedy}")
+    return float(value)
+
+
+def _exposure(name: str, image: Any, estimate: Optional[Any], series: int) -> Dict[str, Any]:
+    """An exposure's row, with its matrix and tilt angle in place of the geometry."""
+    where = f"{name}: tilt image {image.getIndex()}"
+    matrix = image.getTransform().getMatrix() if image.hasTransform() else np.zeros((3, 3))
+    if not abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]) > 0:
+        raise InputError(f"{where} has no alignment; align the tilt series first")
+    tilt = _known(image.getTiltAngle(), where, "its tilt angle")
     before, dose = _dose(image)
+    enabled = _usable(image, estimate)
     defocus = phase = None
     if estimate is not None:
-        defocus = (float(estimate.getDefocusU()), float(estimate.getDefocusV()), float(estimate.getDefocusAngle() or 0.0))
+        found = (estimate.getDefocusU(), estimate.getDefocusV(), estimate.getDefocusAngle() or 0.0)
+        if enabled or not any(value is None or np.isnan(value) for value in found):
+            defocus = tuple(_known(value, where, "its defocus", "estimate it, or exclude the image") for value in found)
         phase = estimate.getPhaseShift()
     return {
         "series": series, "slice": int(image.getIndex()) - 1, "file": image_path(image.getFileName()),
-        "order": int(image.getAcquisitionOrder()), "rotation": rotation, "shift": shift, "dose_before": before, "dose": dose,
-        "defocus": defocus, "phase_shift": float(phase or 0.0),
+        "order": int(_known(image.getAcquisitionOrder(), where, "its acquisition order")), "matrix": matrix, "tilt": tilt,
+        "dose_before": before, "dose": dose, "defocus": defocus, "phase_shift": float(phase or 0.0),
         # where nobody has measured it, as RELION: the ice is 1 / cos(tilt) thick
-        "scale": _number(image, SCALE, float(np.cos(np.deg2rad(tilt)))),
-        "enabled": bool(image.isEnabled()) and estimate is not None and bool(estimate.isEnabled()),
+        "scale": _number(image, SCALE, float(np.cos(np.deg2rad(tilt)))), "enabled": enabled,
     }
 
 

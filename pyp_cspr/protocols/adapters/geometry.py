@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...engine.core.geometry import imod_to_exposure, matrix_to_tilt, rotation_z
+from ...engine.model.tables import LARGEST_GRID, Dataset
+
+ROUNDING = 0.01  # pixels; numbers in text files are rounded to less
 
 
 def particle_from_set(
@@ -37,24 +40,69 @@ def particle_to_set(
     return np.linalg.inv(inverse)
 
 
-def exposure_from_set(matrix: ArrayLike, tilt: float, pixel: float) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(T_e (3, 3), b_e (2,) in angstrom) of a tilt image: its matrix (3, 3), tilt angle in degrees and pixel size."""
+def exposure_from_set(
+    matrix: ArrayLike, tilt: ArrayLike, pixel: float
+) -> Tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(T_e (n, 3, 3), b_e (n, 2) in angstrom, S (n, 2, 2)) of tilt images: matrices (n, 3, 3), tilt angles in degrees, pixel.
+
+    S is what the matrix does besides its rotation, a magnification or a skew: particles are seen at S (T_e x_p)_xy + b_e.
+    """
     m = np.asarray(matrix, dtype=np.float64)
-    return imod_to_exposure(m[:2, :2], m[:2, 2], tilt, 0.0, pixel)
+    linear = m[:, :2, :2]
+    rotation, shift = imod_to_exposure(linear, m[:, :2, 2], tilt, np.zeros(len(m)), pixel)
+    turned = np.rad2deg(np.arctan2(linear[:, 1, 0] - linear[:, 0, 1], linear[:, 0, 0] + linear[:, 1, 1]))
+    return rotation, shift, np.linalg.inv(linear) @ rotation_z(turned)[:, :2, :2]
 
 
 def exposure_to_set(
-    rotation: ArrayLike, shift: ArrayLike, before: ArrayLike, pixel: float
+    rotation: ArrayLike, shift: ArrayLike, stretch: ArrayLike, pixel: float
 ) -> Tuple[NDArray[np.float64], float, float]:
-    """(matrix (3, 3), tilt angle, X-tilt that Scipion cannot hold), in degrees, of T_e and b_e.
-
-    ``before`` (3, 3) is the matrix that the tilt image came with: its magnification and skew, which a rigid geometry does not
-    know, are kept.
+    """(matrix (3, 3), tilt angle, X-tilt that Scipion cannot hold), in degrees, of a tilt image's T_e (3, 3), b_e (2,) in
+    angstrom and S (2, 2), as of ``exposure_from_set``.
     """
-    old = np.asarray(before, dtype=np.float64)
     xtilt, ytilt, zrot = matrix_to_tilt(rotation)
-    turned = np.rad2deg(np.arctan2(old[1, 0] - old[0, 1], old[0, 0] + old[1, 1]))
     matrix = np.eye(3)
-    matrix[:2, :2] = rotation_z(-float(zrot) - turned)[:2, :2] @ old[:2, :2]
+    matrix[:2, :2] = np.linalg.inv(np.asarray(stretch, dtype=np.float64) @ rotation_z(zrot)[:2, :2])
     matrix[:2, 2] = -matrix[:2, :2] @ np.asarray(shift, dtype=np.float64) / pixel
     return matrix, float(ytilt), float(xtilt)
+
+
+def stretches_to_columns(stretch: ArrayLike, size: ArrayLike, pixel: float) -> Tuple[NDArray, NDArray, int]:
+    """(magnification (n,), deformation (n, 2 LARGEST_GRID^2), its grid) of a series' S (n, 2, 2).
+
+    The magnification is S's mean along all directions; what is left is linear in the place, which a field of 2 control values
+    to a side holds exactly, inside the image of ``size`` (2,) pixels. What moves no corner of it by ROUNDING is none.
+    """
+    stretch = np.asarray(stretch, dtype=np.float64)
+    mean = 0.5 * np.trace(stretch, axis1=1, axis2=2)
+    rest = stretch - mean[:, None, None] * np.eye(2)
+    corners = _knots(size, 2)
+    deformation, grid = np.zeros((len(stretch), 2 * LARGEST_GRID**2)), 0
+    moved = np.einsum("eij,cj->eci", rest, corners)
+    if np.abs(moved).max(initial=0.0) > ROUNDING:
+        deformation[:, :8], grid = pixel * moved.reshape(len(stretch), 8), 2
+    if (np.abs(mean - 1.0) * np.abs(corners).max()).max(initial=0.0) <= ROUNDING:
+        mean = np.ones(len(stretch))
+    return mean, deformation, grid
+
+
+def columns_to_stretches(dataset: Dataset) -> Tuple[NDArray[np.float64], float]:
+    """(S (n, 2, 2) of all exposures, the largest control value of a deformation that is not linear, in angstrom).
+
+    The inverse of ``stretches_to_columns``; of any other deformation S has what is linear (by least squares).
+    """
+    made, lost = dataset.exposures["magnification"][:, None, None] * np.eye(2), 0.0
+    for series in range(len(dataset.series)):
+        grid = int(dataset.series["deformation_grid"][series])
+        if grid >= 2:
+            knots, values = _knots(dataset.field(series), grid), dataset.deformations(series)
+            linear = np.linalg.pinv(knots) @ values  # (E, 2, 2), transposed
+            lost = max(lost, float(np.abs(values - knots @ linear).max(initial=0.0)))
+            made[dataset.exposures_of(series)] += np.swapaxes(linear, 1, 2)
+    return made, lost
+
+
+def _knots(field: ArrayLike, grid: int) -> NDArray[np.float64]:
+    """Where the control values of a field are, (grid^2, 2) from its middle, by rows; ``field`` (2,) is its width and height."""
+    across = np.linspace(-0.5, 0.5, grid)
+    return np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2) * np.asarray(field, dtype=np.float64)

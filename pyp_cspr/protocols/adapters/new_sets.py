@@ -13,7 +13,7 @@ from tomo.objects import Coordinate3D, CTFTomo, CTFTomoSeries, SubTomogram, Tilt
 from ...engine.core.geometry import matrix_to_tilt
 from ...engine.model.tables import Dataset
 from .from_sets import HALF, SCALE
-from .geometry import exposure_to_set, particle_to_set
+from .geometry import columns_to_stretches, exposure_to_set, particle_to_set
 from .to_sets import set_figures
 
 
@@ -38,7 +38,7 @@ def fill_tilt_series(target: Any, dataset: Dataset) -> None:
     """A tilt series for each of the data set's, with images, alignment, doses and excluded views."""
     target.setSamplingRate(float(dataset.series["pixel"][0]))
     target.setAcquisition(acquisition(dataset, 0))
-    exposures = dataset.exposures
+    exposures, (stretches, _) = dataset.exposures, columns_to_stretches(dataset)
     for series, name in enumerate(dataset.series["name"].tolist()):
         pixel, tilts = float(dataset.series["pixel"][series]), dataset.exposures_of(series)
         item = TiltSeries(tsId=name)
@@ -47,7 +47,7 @@ def fill_tilt_series(target: Any, dataset: Dataset) -> None:
         item.setAlignment2D()
         target.append(item)
         for row in tilts:
-            matrix, angle, _ = exposure_to_set(exposures["rotation"][row], exposures["shift"][row], np.eye(3), pixel)
+            matrix, angle, _ = exposure_to_set(exposures["rotation"][row], exposures["shift"][row], stretches[row], pixel)
             image = TiltImage(tsId=name, tiltAngle=angle, acquisitionOrder=int(exposures["order"][row]) + 1)
             file = str(exposures["file"][row]) or str(dataset.series["images"][series])
             image.setLocation(int(exposures["slice"][row]) + 1, file)
@@ -67,8 +67,11 @@ def fill_tilt_series(target: Any, dataset: Dataset) -> None:
     target.write()
 
 
-def fill_ctfs(target: Any, tilt_series: Any, dataset: Dataset) -> None:
-    """The CTFs of the tilt images of ``fill_tilt_series``; ``tilt_series`` is that set."""
+def fill_ctfs(target: Any, tilt_series: Any, dataset: Dataset, fit_resolution: float) -> None:
+    """The CTFs of the tilt images of ``fill_tilt_series``; ``tilt_series`` is that set.
+
+    ``fit_resolution`` (angstrom) says how far they fit; 0: it is not known.
+    """
     exposures = dataset.exposures
     target.setSetOfTiltSeries(tilt_series)
     for series, item in enumerate([one.clone(ignoreAttrs=[]) for one in tilt_series.iterItems()]):
@@ -82,8 +85,7 @@ def fill_ctfs(target: Any, tilt_series: Any, dataset: Dataset) -> None:
             estimate.setDefocusV(defocus[1])
             estimate.setDefocusAngle(defocus[2])
             estimate.setPhaseShift(float(exposures["phase_shift"][row]))
-            # as simulated, so right to the last; other plugins cannot write CTFs without it
-            estimate.setResolution(2.0 * float(item.getSamplingRate()))
+            estimate.setResolution(fit_resolution)  # other plugins cannot write CTFs without a number
             estimate.setEnabled(bool(exposures["enabled"][row]))
             estimates.append(estimate)
         estimates.write(properties=False)

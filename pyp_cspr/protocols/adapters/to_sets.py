@@ -17,7 +17,7 @@ from tomo.objects import AverageSubTomogram, Coordinate3D, CTFTomo, CTFTomoSerie
 from ...engine.model.tables import Dataset, Table
 from . import relion_sets
 from .from_sets import HALF, SCALE, SCORE, SIGMA_POSITION, SIGMA_ROTATION, WEIGHT, Conversion
-from .geometry import exposure_to_set, particle_to_set
+from .geometry import columns_to_stretches, exposure_to_set, particle_to_set
 
 LARGEST_XTILT = 1e-3  # degrees: more than rounding
 
@@ -103,11 +103,13 @@ def fill_tilt_series(target: Any, source: Any, conversion: Conversion, result: D
     """Copy all tilt series, with the new transforms and tilt angles of those that were refined; remarks, a sentence each."""
     target.copyInfo(source)
     notes: List[str] = []
+    exposures, (stretches, _) = result.exposures, columns_to_stretches(result)
     for item in source.iterItems():
         name = item.getTsId()
         copied = TiltSeries()
         copied.copyInfo(item)
         copied.copyObjId(item)
+        copied.setEnabled(item.isEnabled())
         target.append(copied)
         worst, pixel = 0.0, float(item.getSamplingRate())
         for image in item.iterItems():
@@ -117,9 +119,8 @@ def fill_tilt_series(target: Any, source: Any, conversion: Conversion, result: D
             new.setLocation(image.getLocation())
             row = conversion.tilt_rows.get((name, int(image.getObjId())))
             if row is not None:
-                exposures = result.exposures
-                before = image.getTransform().getMatrix()
-                matrix, tilt, xtilt = exposure_to_set(exposures["rotation"][row], exposures["shift"][row], before, pixel)
+                rotation, shift = exposures["rotation"][row], exposures["shift"][row]
+                matrix, tilt, xtilt = exposure_to_set(rotation, shift, stretches[row], pixel)
                 new.setTransform(Transform(matrix))
                 new.setTiltAngle(tilt)
                 worst = max(worst, abs(xtilt))

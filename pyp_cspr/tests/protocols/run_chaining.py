@@ -65,10 +65,12 @@ def main(folder: str, relion: bool) -> None:
     from pyworkflow.project import Manager
 
     pw.Config.getDomain().getPlugins()
+    from tomo.objects import SetOfTiltSeries
     from tomo.protocols import ProtAssignTransformationMatrixTiltSeries, ProtProjectCoordinates, ProtTomoExtractCoords
     from tomo.protocols.protocol_split_evenodd_subtomos import ProtSplitEvenOddTomoSet
+    from tomo.utils import getObjFromRelation
 
-    from pyp_cspr.protocols import ProtPypCsprPostProcess, ProtPypCsprRefine, ProtPypCsprSample
+    from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprPostProcess, ProtPypCsprRefine, ProtPypCsprSample
     from pyp_cspr.protocols.adapters.from_sets import read_sets
 
     project = Manager().createProject("chaining")
@@ -90,6 +92,13 @@ def main(folder: str, relion: bool) -> None:
         return launch(project, protocol)
 
     refine = refined("refine", sample, "subTomograms")
+    kept = project.newProtocol(ProtPypCsprFilter, objLabel="filter", byScore=2, minProjections=1)
+    for name, source, output in (("inputParticles", refine, "particles"), ("inputTiltSeries", refine, "tiltSeries"),
+                                 ("inputCTFs", refine, "ctfs")):
+        point(kept, name, source, output)
+    launch(project, kept)
+    found = {f"{name}.{output}": getObjFromRelation(getattr(source, output), refine, SetOfTiltSeries)
+             for name, source in (("refine", refine), ("filter", kept)) for output in ("particles", "coordinates")}
     again = refined("refine again", refine, "particles", refine)
     projected = chained(ProtProjectCoordinates, {"inputCoordinates": (refine, "coordinates")})
     extracted = chained(ProtTomoExtractCoords, {"inputSubTomos": (refine, "particles"), "inputTomos": (sample, "tomograms")},
@@ -110,6 +119,7 @@ def main(folder: str, relion: bool) -> None:
     result: Dict[str, Any] = {
         "again": os.path.join(project.path, again.getWorkingDir()),
         "pixels": [refine.coordinates.getSamplingRate(), taken.getSamplingRate()],
+        "related": {name: series.getFileName() for name, series in found.items()}, "series": refine.tiltSeries.getFileName(),
         "refine": os.path.join(project.path, refine.getWorkingDir()), "names": sorted(outputs),
         "split": [value.getSize() for _, value in split.iterOutputAttributes()],
         "halves": [os.path.abspath(half) for half in sharpened.sharpened.getHalfMaps(asList=True)],

@@ -57,6 +57,7 @@ def main(folder: str) -> None:
             "reference": os.path.abspath(reference.getFileName()), "pixel": reference.getSamplingRate(),
             "halves": [os.path.abspath(half) for half in reference.getHalfMaps(asList=True) or ()],
             "images": sorted({image.getFileName() for one in protocol.tiltSeries.iterItems() for image in one.iterItems()}),
+            "fits": sorted({one.getResolution() for ctf in protocol.ctfs.iterItems() for one in ctf.iterItems()}),
             "cube": os.path.abspath(protocol.subTomograms.getFirstItem().getFileName()),
         }
         return protocol

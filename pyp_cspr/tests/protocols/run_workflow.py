@@ -96,6 +96,7 @@ def main(folder: str) -> None:
             "citations": len(protocol.citations()),
         }
     save_refined(os.path.join(folder, "refined.npz"), refine, sample)
+    result["fits"] = sorted({one.getResolution() for ctf in sample.ctfs.iterItems() for one in ctf.iterItems()})
     result["relations"] = len(project.mapper.getRelationsByName("relation_transform"))
     print("RESULT " + json.dumps(result))
 

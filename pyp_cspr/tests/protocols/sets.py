@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, List
 
@@ -38,7 +39,6 @@ class Made:
     ctfs: Any = None
     tomograms: Any = None
     coordinates: Any = None
-    magnified: bool = False
     transforms: List[np.ndarray] = field(default_factory=list)
     places: List[np.ndarray] = field(default_factory=list)
 
@@ -55,17 +55,20 @@ def write_image(path: Path, shape, pixel: float) -> str:
 def make_sets(
     folder: Path, names=("TS_1", "TS_2"), ctf_names=None, particle_names=None, tilts: int = 5, pixel: float = 2.7,
     coordinate_pixel: float = 10.8, sub_pixel: float = 5.4, size=(64, 48), excluded=(3,), magnified: bool = True,
-    first_order: int = 1, per_series: int = 4, seed: int = 3, shift: float = 7.0,
+    first_order: int = 1, per_series: int = 4, seed: int = 3, shift: float = 7.0, spread: float = 2.0,
 ) -> Made:
-    """Tilt series of ``tilts`` images of ``size``, and ``per_series`` sub-tomograms in each, all numbers random."""
+    """Tilt series of ``tilts`` images of ``size``, and ``per_series`` sub-tomograms in each, all numbers random.
+
+    Matrices have a magnification and a skew where ``magnified``; ``spread`` is that of the coordinates, in their pixels.
+    """
     random = np.random.default_rng(seed)
-    made = Made(magnified=magnified)
+    made = Made()
     ctf_names = names if ctf_names is None else ctf_names
     particle_names = names if particle_names is None else particle_names
     folder.mkdir(parents=True, exist_ok=True)
     _add_tilt_series(made, folder, names, tilts, pixel, size, excluded, magnified, first_order, random)
     _add_ctfs(made, folder, ctf_names, random)
-    _add_particles(made, folder, particle_names, coordinate_pixel, sub_pixel, per_series, shift, random)
+    _add_particles(made, folder, particle_names, coordinate_pixel, sub_pixel, per_series, shift, spread, random)
     return made
 
 
@@ -86,7 +89,7 @@ def _add_tilt_series(made, folder, names, tilts, pixel, size, excluded, magnifie
             angle = np.deg2rad(83.0 + random.normal())
             linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
             if magnified:
-                linear = linear @ (np.eye(2) + 0.003 * random.normal(size=(2, 2)))
+                linear = linear @ (1.005 * np.eye(2) + 0.003 * random.normal(size=(2, 2)))
             matrix = np.eye(3)
             matrix[:2, :2], matrix[:2, 2] = linear, random.normal(size=2) * 6.0
             image = TiltImage(tsId=name, tiltAngle=-60 + 30.0 * index + random.normal(),
@@ -130,7 +133,8 @@ def _add_ctfs(made, folder, ctf_names, random) -> None:
     made.ctfs.write()
 
 
-def _add_particles(made, folder, particle_names, coordinate_pixel, sub_pixel, per_series, shift, random) -> None:
+def _add_particles(made, folder, particle_names, coordinate_pixel, sub_pixel, per_series, shift, spread,
+                   random) -> None:
     made.tomograms = SetOfTomograms(filename=str(folder / "tomograms.sqlite"))
     made.tomograms.setSamplingRate(coordinate_pixel)
     kept = {}
@@ -152,7 +156,7 @@ def _add_particles(made, folder, particle_names, coordinate_pixel, sub_pixel, pe
     cube = write_image(folder / "sub.mrc", (16, 16, 16), sub_pixel)
     for name in particle_names:
         for _ in range(per_series):
-            place = random.normal(size=3) * 2.0
+            place = random.normal(size=3) * spread
             inverse = np.eye(4)
             inverse[:3, :3] = rotation_vector_to_matrix(random.normal(size=3) * 2.0)
             inverse[:3, 3] = -shift * random.normal(size=3)
@@ -172,3 +176,25 @@ def _add_particles(made, folder, particle_names, coordinate_pixel, sub_pixel, pe
     made.coordinates.write()
     made.particles.setAlignment3D()
     made.particles.write()
+
+
+def change(items, field, value, series=None, index=None) -> None:
+    """Set an attribute, or ``enabled``, of the items of a set of series that are of ``series`` (all) and ``index`` (all).
+
+    ``index`` 0 means the series itself.
+    """
+    for item in [one.clone(ignoreAttrs=[]) for one in items.iterItems()]:
+        if series not in (None, item.getTsId()):
+            continue
+        inside = [] if index == 0 else [one.clone() for one in item.iterItems() if index in (None, one.getIndex())]
+        for one in inside or [item]:
+            if field == "enabled":
+                one.setEnabled(value)
+            else:
+                attrgetter(field)(one).set(value)
+            if inside:
+                item.update(one)
+        if inside:
+            item.write(properties=False)
+        items.update(item)
+    items.write()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pwem.emlib.image import ImageHandler
-from pwem.objects import SetOfFSCs
+from pwem.objects import SetOfFSCs, Transform
 from tomo.constants import BOTTOM_LEFT_CORNER, SCIPION
 from tomo.objects import CTFTomoSeries, SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
 from tomo.protocols.protocol_project_coordinates import ProtProjectCoordinates
@@ -13,15 +13,18 @@ from tomo.protocols.protocol_project_coordinates import ProtProjectCoordinates
 from pyp_cspr.engine.core.geometry import euler_to_matrix
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.model.tables import Dataset
 from pyp_cspr.protocols.adapters import from_sets, to_sets
+from pyp_cspr.protocols.adapters.checks import look_at_images
+from pyp_cspr.protocols.adapters.geometry import columns_to_stretches
 
-from .sets import make_sets
+from .sets import change, make_sets
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module", params=[
-    {},  # everything in another sampling rate, and matrices with some magnification
+    {"size": (400, 320), "spread": 10.0},  # everything in another sampling rate; matrices with magnifications and skews
     {"magnified": False},
     {"pixel": 8.0, "coordinate_pixel": 8.0, "sub_pixel": 8.0, "size": (33, 49), "first_order": 0, "magnified": False},
 ], ids=["magnified", "binned", "unbinned"])
@@ -77,8 +80,77 @@ def test_projections_are_where_the_host_projects_them(made, conversion) -> None:
                 shift = np.linalg.inv(made.transforms[particle])[:3, 3]
                 centre = made.coordinates.getSamplingRate() * made.places[particle] + made.particles.getSamplingRate() * shift
                 host = oracle._projectCoordinate(image, np.append(centre / pixel, 1.0))[:2]
-                # the engine's T_e is rigid: a magnification in the matrix moves what is far out by a few per mille
-                np.testing.assert_allclose(u[row, column] / pixel, host, atol=1.5 if made.magnified else 1e-6)
+                np.testing.assert_allclose(u[row, column] / pixel, host, atol=1e-6)
+
+
+def project_as_host(made, item, dataset):
+    """Where tomo projects the particles of a data set, ``(particles, images, 2)`` in pixels from the image's centre."""
+    positions = dataset.particles["position"][dataset.particles_of(dataset.series["name"].tolist().index(item.getTsId()))]
+    pixel, oracle = made.tilt_series.getSamplingRate(), ProtProjectCoordinates()
+    images = [image.clone() for image in item.iterItems()]
+    return np.array([[oracle._projectCoordinate(image, np.append(place / pixel, 1.0))[:2] for image in images]
+                     for place in positions])
+
+
+def test_a_magnification_moves_particles_far_from_the_centre_as_in_the_host(tmp_path) -> None:
+    """Particles at 180 nm in images of 800 nm, matrices times 1.005: without it they would be off by more than 10 A."""
+    made = make_sets(tmp_path / "sets", names=("TS_1",), size=(1000, 1000), tilts=3, pixel=8.0, coordinate_pixel=8.0,
+                     magnified=False, excluded=(), per_series=3)
+    rigid = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    assert (rigid.dataset.exposures["magnification"] == 1).all()
+    assert not rigid.dataset.series["deformation_grid"].any()
+    item = made.tilt_series.getFirstItem()
+    for image in [one.clone() for one in item.iterItems()]:
+        matrix = image.getTransform().getMatrix()
+        matrix[:2, :2] *= 1.005
+        image.setTransform(Transform(matrix))
+        item.update(image)
+    item.write()
+    conversion = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    dataset = conversion.dataset
+    np.testing.assert_allclose(dataset.exposures["magnification"], 1 / 1.005, atol=1e-9)
+    assert not dataset.series["deformation_grid"].any()
+    for one in (dataset, rigid.dataset):
+        one.particles["position"][:] = [[1800.0, 1800.0, 0.0], [-1800.0, 1700.0, 100.0], [0.0, -1800.0, -300.0]]
+    wanted = project_as_host(made, made.tilt_series.getFirstItem(), dataset)
+    np.testing.assert_allclose(dataset.project(0)[0] / 8.0, wanted, atol=1e-6)
+    assert np.linalg.norm(rigid.dataset.project(0)[0] - 8.0 * wanted, axis=-1).max() > 10.0
+
+
+@pytest.mark.parametrize("refined", ["nothing", "rigid", "magnification", "deformation"])
+def test_the_host_projects_onto_the_set_that_is_written_as_the_engine_does(tmp_path, random, refined) -> None:
+    """A refined magnification, and what is linear in a deformation, is in the matrices as well."""
+    made = make_sets(tmp_path / "sets", size=(400, 320), spread=10.0, excluded=())
+    conversion = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    assert conversion.dataset.series["deformation_grid"].tolist() == [2, 2]
+    result = read_dataset(write_dataset(conversion.dataset, tmp_path / "stars"))
+    if refined != "nothing":
+        result.exposures["shift"] = result.exposures["shift"] + random.normal(size=result.exposures["shift"].shape) * 5.0
+        result.exposures["rotation"] = euler_to_matrix(2.0, 0.0, 0.0) @ result.exposures["rotation"]
+    if refined == "magnification":
+        result.exposures["magnification"] = result.exposures["magnification"] + 0.01 * random.normal(size=10)
+    if refined == "deformation":  # a turn and a stretch in x, which a field of 3 values to a side has exactly as well
+        result.series["deformation_grid"] = [3, 3]
+        across = np.linspace(-0.5, 0.5, 3)
+        x, y = (axis.ravel() for axis in np.meshgrid(across, across))
+        result.exposures["deformation"][:, :18] = np.stack([4.0 * x + 3.0 * y, -2.0 * x], axis=-1).ravel()
+    series = SetOfTiltSeries(filename=str(tmp_path / "series.sqlite"))
+    assert to_sets.fill_tilt_series(series, made.tilt_series, conversion, result) == []
+    for number, item in enumerate([one.clone(ignoreAttrs=[]) for one in series.iterItems()]):
+        found = result.project(number)[0] / made.tilt_series.getSamplingRate()
+        np.testing.assert_allclose(found, project_as_host(made, item, result), atol=1e-5)
+
+
+def test_what_is_not_linear_in_a_deformation_is_told(made, conversion) -> None:
+    dataset = read_dataset_copy(conversion.dataset)
+    assert columns_to_stretches(dataset)[1] < 1e-9
+    dataset.series["deformation_grid"] = [2, 2]
+    dataset.exposures["deformation"][2, :8] += [1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0, 0.0]  # x y
+    assert columns_to_stretches(dataset)[1] == pytest.approx(1.0, abs=1e-9)
+
+
+def read_dataset_copy(dataset):
+    return Dataset(dataset.series.copy(), dataset.exposures.copy(), dataset.particles.copy(), dataset.visible)
 
 
 def test_positions_count_from_the_centre_of_the_hosts_tomogram(made, conversion) -> None:
@@ -242,6 +314,82 @@ def test_sets_of_other_tilt_series_are_refused(tmp_path) -> None:
     made = make_sets(tmp_path, names=("A",), particle_names=("B",))
     with pytest.raises(InputError, match="no tilt series has both CTFs and particles"):
         from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+
+
+@pytest.mark.parametrize("kind, words", [("tilt_series", "its tilt series is disabled"), ("ctfs", "its CTFs are disabled")])
+def test_disabled_series_are_left_out_and_stay_disabled(tmp_path, kind, words) -> None:
+    made = make_sets(tmp_path)
+    change(getattr(made, kind), "enabled", False, "TS_2", 0)
+    conversion = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    assert conversion.dataset.series["name"].tolist() == ["TS_1"]
+    assert conversion.notes == [f"TS_2: left out, {words}; its 4 particles are left out"]
+    particles, series, ctfs, _ = outputs(tmp_path / "out", made, conversion, conversion.dataset)
+    assert particles.getSize() == 4
+    copied = {"tilt_series": series, "ctfs": ctfs}
+    for name, items in copied.items():
+        assert [item.isEnabled() for item in items.iterItems()] == [True, name != kind]
+        assert sum(1 for item in items.iterItems() for _ in item.iterItems()) == 10
+
+
+@pytest.mark.parametrize("kind", ["tilt_series", "ctfs"])
+def test_a_series_without_a_usable_image_is_left_out_and_said(tmp_path, kind) -> None:
+    made = make_sets(tmp_path)
+    change(getattr(made, kind), "enabled", False, "TS_1")
+    conversion = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    dataset = conversion.dataset
+    assert dataset.series["name"].tolist() == ["TS_2"]
+    assert [dataset.used(0).shape, len(dataset.exposures), len(dataset.particles)] == [(4, 5), 5, 4]
+    assert conversion.notes == ["TS_1: left out, no tilt image is enabled and has an enabled CTF; its 4 particles are left out"]
+    assert set(conversion.tilt_rows.values()) == set(conversion.ctf_rows.values()) == set(range(5))
+    assert {name for name, _ in conversion.tilt_rows} == {"TS_2"}
+    change(getattr(made, kind), "enabled", False, "TS_2")
+    with pytest.raises(InputError, match="TS_1, TS_2: no tilt image is enabled and has an enabled CTF; "):
+        from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+@pytest.mark.parametrize("kind, field, index, words", [
+    ("tilt_series", "_acquisition._voltage", 0, "TS_2: its voltage is not known; "),
+    ("tilt_series", "_acquisition._sphericalAberration", 0, "TS_2: its spherical aberration is not known; "),
+    ("tilt_series", "_acquisition._amplitudeContrast", 0, "TS_2: its amplitude contrast is not known; "),
+    ("tilt_series", "_acqOrder", 3, "TS_2: tilt image 3: its acquisition order is not known; "),
+    ("tilt_series", "_tiltAngle", 3, "TS_2: tilt image 3: its tilt angle is not known; "),
+    ("ctfs", "_defocusU", 3, "TS_2: tilt image 3: its defocus is not known; estimate it, or exclude the image"),
+    ("ctfs", "_defocusV", 3, "TS_2: tilt image 3: its defocus is not known; estimate it, or exclude the image"),
+])
+def test_numbers_that_are_not_there_are_named(tmp_path, kind, field, index, words, value) -> None:
+    if field == "_acqOrder" and value is not None:
+        pytest.skip("an Integer has no NaN")
+    made = make_sets(tmp_path)
+    change(getattr(made, kind), field, value, "TS_2", index)
+    with pytest.raises(InputError, match=words) as caught:
+        from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    errors, _ = look_at_images(made.tilt_series, made.ctfs, {"TS_1", "TS_2"})
+    assert errors == [f"{caught.value}."]
+
+
+def test_a_failed_ctf_of_an_excluded_view_does_not_matter_and_stays(tmp_path) -> None:
+    """TS_2's image 4 is excluded."""
+    made = make_sets(tmp_path)
+    change(made.ctfs, "_defocusU", None, "TS_2", 4)
+    conversion = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    assert np.isfinite(conversion.dataset.exposures["defocus"]).all()
+    _, _, ctfs, _ = outputs(tmp_path / "out", made, conversion, conversion.dataset)
+    kept = [one.getDefocusU() for item in ctfs.iterItems() if item.getTsId() == "TS_2" for one in item.iterItems()
+            if one.getIndex() == 4]
+    assert kept == [None]
+
+
+@pytest.mark.parametrize("factor, words", [(1.0, ""), (0.0, "TS_1 (0 A)"), (-1.0, "TS_1 (-2.2"), (1e-4, "TS_1 (2.2")])
+def test_a_defocus_in_another_unit_is_warned_of(tmp_path, factor, words) -> None:
+    made = make_sets(tmp_path, names=("TS_1",))
+    for field in ("_defocusU", "_defocusV"):
+        for index in range(1, 6):
+            change(made.ctfs, field, factor * (20000.0 + 1000.0 * index), "TS_1", index)
+    errors, warnings = look_at_images(made.tilt_series, made.ctfs, {"TS_1"})
+    assert errors == []
+    assert len(warnings) == bool(words)
+    assert not words or f"The mean defocus of {words}" in warnings[0]
 
 
 def test_a_view_without_ctf_is_excluded_and_said(tmp_path) -> None:

@@ -19,7 +19,7 @@ from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.io.star import read_star
 from pyp_cspr.engine.pipeline.store import read_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(550)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(750)]
 RELION_PLUGINS = all(importlib.util.find_spec(name) for name in ("reliontomo", "relion", "imod"))
 needs_reliontomo = pytest.mark.skipif(not RELION_PLUGINS, reason="the plugins scipion-em-reliontomo, scipion-em-relion and "
                                                                  "scipion-em-imod are not installed")
@@ -31,7 +31,7 @@ def chained(host, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chaining")
     environment = dict(environment, SCIPION_USER_DATA=str(folder / "data"))
     line = [sys.executable, str(Path(__file__).with_name("run_chaining.py")), str(folder)] + ["relion"] * RELION_PLUGINS
-    done = subprocess.run(line, capture_output=True, text=True, timeout=500, env=environment, cwd=folder, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=700, env=environment, cwd=folder, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stdout[-3000:] + done.stderr[-5000:]
     found = json.loads(lines[-1][7:])
@@ -69,6 +69,12 @@ def test_tomo_projects_our_coordinates_onto_our_landmarks(chained) -> None:
         np.testing.assert_allclose(place, theirs[key], atol=1e-3)
     # that the series are the refined ones: with those of the sample they would fall elsewhere
     assert np.abs(chained.numbers["refined"] - chained.numbers["given"]).max() > 0.1
+
+
+def test_tomo_finds_the_refined_series_of_our_particles_and_coordinates(chained) -> None:
+    """Of the filtered ones as well, by the relations that we define."""
+    assert chained.related == dict.fromkeys(
+        ("refine.particles", "refine.coordinates", "filter.particles", "filter.coordinates"), chained.series)
 
 
 def test_tomo_takes_coordinates_from_our_particles(chained) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.pipeline.store import RunStore
-from pyp_cspr.protocols import ProtPypCsprRefine
+from pyp_cspr.protocols import ProtPypCsprRefine, jobs
 from pyp_cspr.protocols.jobs import whole_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -34,7 +34,8 @@ def protocol(sample, tmp_path, monkeypatch, capsys):
         """As a shell would: the engine in this process, its errors in the log of the chunk."""
         words = shlex.split(command)
         output = {mark: words[words.index(mark) + 1] for mark in (">", "2>") if mark in words}
-        words = words[words.index("--end-with") + 2 : min([words.index(mark) for mark in output] or [len(words)])]
+        start = words.index("--end-with") + 2 if "--end-with" in words else words.index("pyp_cspr.engine.cli") + 1
+        words = words[start : min([words.index(mark) for mark in output] or [len(words)])]
         made.jobs.append(words)
         if words[0] == "chunk" and made.breaks:
             made.breaks.pop(0)(output)
@@ -75,10 +76,42 @@ def chunk_jobs(protocol):
 
 
 def test_a_lost_job_is_run_again(protocol) -> None:
-    protocol.breaks = [silent, failing]
+    protocol.breaks = [silent, silent]
     protocol.chunkStep(0, 1)
     assert len(chunk_jobs(protocol)) == 3
     assert chunk_jobs(protocol)[0][1].endswith("tasks/0001.json")
+
+
+def test_an_error_of_the_engine_is_run_again_only_in_a_queue(protocol, monkeypatch) -> None:
+    """On another node a disk may not be full."""
+    protocol.breaks = [failing, failing]
+    with pytest.raises(RuntimeError, match="no space left"):
+        protocol.chunkStep(0, 1)
+    assert len(chunk_jobs(protocol)) == 1
+    queued(protocol, monkeypatch)
+    protocol.chunkStep(0, 1)
+    assert len(chunk_jobs(protocol)) == 3
+
+
+def test_each_job_of_a_queue_may_use_the_memory_of_the_form(protocol, monkeypatch) -> None:
+    """On this machine they share it."""
+    protocol.memory.set(32.0)
+    protocol.numberOfThreads.set(9)
+    protocol.breaks = [failing] * 2
+    for in_queue, memory in ((False, "4.0"), (True, "32.0")):
+        if in_queue:
+            queued(protocol, monkeypatch)
+            protocol.retries.set(0)
+        with pytest.raises(RuntimeError):
+            protocol.chunkStep(0, 1)
+        words = chunk_jobs(protocol)[-1]
+        assert words[words.index("--memory") + 1] == memory
+
+
+def queued(protocol, monkeypatch) -> None:
+    monkeypatch.setattr(protocol, "useQueueForSteps", lambda: True)
+    monkeypatch.setattr(protocol, "_state", lambda job: "")
+    monkeypatch.setattr(jobs, "RETRY_WAIT", 0.0)
 
 
 def test_a_chunk_that_is_done_is_not_run_again_and_a_damaged_one_is(protocol, tmp_path) -> None:
@@ -94,10 +127,11 @@ def test_a_chunk_that_is_done_is_not_run_again_and_a_damaged_one_is(protocol, tm
 @pytest.mark.parametrize("broken, reason", [(failing, "no space left"), (silent, "its job ended without a result")])
 def test_a_chunk_that_fails_for_good_stops_with_its_name_and_log(protocol, broken, reason) -> None:
     protocol.retries.set(1)
-    protocol.breaks = [broken] * 2
+    protocol.breaks = [broken] * (2 if broken is silent else 1)
     with pytest.raises(RuntimeError) as caught:
         protocol.chunkStep(0, 1)
-    assert "chunk 1 of iteration 0 (TS_02) failed 2 times; its log: " in str(caught.value)
+    assert "chunk 1 of iteration 0 (TS_02) failed; its log: " in str(caught.value)
+    assert ("after 2 tries: " in str(caught.value)) == (broken is silent)
     assert reason in str(caught.value)
     assert ("  a second line" in str(caught.value)) == (broken is failing)
     assert "iteration_000_chunk_0001.log" in str(caught.value)

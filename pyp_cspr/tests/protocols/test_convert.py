@@ -97,6 +97,7 @@ def test_a_pyp_project_becomes_all_sets_that_refinement_needs(converted) -> None
     assert one["summary"][1] == f"Alignments: {converted.folder}/pyp/frealign/maps/pyp_r01_04.bz2"
     assert_same(converted.numbers["first"], read_dataset(converted.folder / "data"), 1e-4, 1e-4, 1e-4, 0.1)
     assert all(os.path.samefile(image, converted.folder / "sample" / Path(image).name) for image in one["images"])
+    assert one["fits"] == [0.0]  # as where no program has estimated it
     # picked places are whole voxels beside the particles
     away = converted.numbers["first"]["coordinates"] - converted.numbers["first"]["particles.position"]
     assert 0.1 < np.abs(away).max() <= 8.001  # half of 16 A

@@ -38,7 +38,7 @@ def test_killed_stopped_and_failed_with_jobs_in_the_queue(host, slurm, tmp_path)
     assert result["stopped"] == []
     # failed for good
     assert result["failed"] == "failed"
-    assert "chunk 1 of iteration 1 (TS_02) failed 1 times; its log: " in result["message"]
+    assert "chunk 1 of iteration 1 (TS_02) failed; its log: " in result["message"]
     assert "cspr chunk: error: " in result["message"]
     assert "JobState=FAILED" in result["message"]
     # continued, while the process that failed still waited for the other chunk

@@ -19,11 +19,11 @@ from .sets import make_sets
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture
-def shown(tmp_path, random):
+@pytest.fixture(params=[False, True], ids=["rigid", "magnified"])
+def shown(request, tmp_path, random):
     """(sets, refined data set, refined tilt series, landmarks): poses and geometry moved, a particle removed."""
-    made = make_sets(tmp_path / "sets", size=(96, 80), pixel=4.0, coordinate_pixel=8.0, sub_pixel=4.0, magnified=False,
-                     shift=3.0)
+    made = make_sets(tmp_path / "sets", size=(96, 80), pixel=4.0, coordinate_pixel=8.0, sub_pixel=4.0,
+                     magnified=request.param, shift=3.0)
     conversion = from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
     write_dataset(conversion.dataset, tmp_path / "stars")
     result = read_dataset(tmp_path / "stars").select_particles([0, 2, 3, 4, 5, 6, 7])

@@ -8,30 +8,43 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pwem.objects import Volume, VolumeMask
+from pyworkflow.object import Float
+from pyworkflow.protocol import params
 from tomo.objects import AverageSubTomogram, SetOfSubTomograms
 
 import pyp_cspr
-from pyp_cspr.engine.cli import reconstruct
+from pyp_cspr.engine.cli import main, reconstruct
 from pyp_cspr.engine.cli.options import settings_of
 from pyp_cspr.engine.core.filters import soft_sphere
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.mrc import read_map, write_map
 from pyp_cspr.engine.io.relion import write_dataset
 from pyp_cspr.engine.model.settings import ReconstructSettings, RefineSettings
-from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprReconstruct, ProtPypCsprRefine, ProtPypCsprSample
+from pyp_cspr.protocols import (
+    ProtPypCsprExport,
+    ProtPypCsprFilter,
+    ProtPypCsprImport,
+    ProtPypCsprPostProcess,
+    ProtPypCsprReconstruct,
+    ProtPypCsprRefine,
+    ProtPypCsprSample,
+)
 from pyp_cspr.protocols import form as rows
 from pyp_cspr.protocols.adapters import volumes
-from pyp_cspr.protocols.adapters.from_sets import read_sets
+from pyp_cspr.protocols.adapters.from_sets import SCORE, read_sets
 
-from .sets import make_sets, write_image
+from .sets import change, make_sets, write_image
 
 pytestmark = pytest.mark.timeout(120)
 HERE = Path(__file__).parent
+PROTOCOLS = (ProtPypCsprExport, ProtPypCsprFilter, ProtPypCsprImport, ProtPypCsprPostProcess, ProtPypCsprReconstruct,
+             ProtPypCsprRefine, ProtPypCsprSample)
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +193,39 @@ def test_good_input_is_accepted(refine, made, tmp_path) -> None:
     assert refine._validate() == []
     assert refine._warnings() == []
     assert with_inputs(ProtPypCsprReconstruct(), made, tmp_path)._validate() == []
-    assert with_inputs(ProtPypCsprFilter(), made, tmp_path)._validate() == []
+    assert with_inputs(ProtPypCsprFilter(), scored(made), tmp_path)._validate() == []
     assert ProtPypCsprSample()._validate() == []
+
+
+def scored(made):
+    """The sets with scores of 10, 11, ... but for the first particle."""
+    particles = SetOfSubTomograms(filename=":memory:")
+    particles.copyInfo(made.particles)
+    for number, item in enumerate([one.clone() for one in made.particles.iterItems()]):
+        setattr(item, SCORE, Float(9.0 + number if number else None))
+        particles.append(item)
+    return replace(made, particles=particles)
+
+
+def number_fields():
+    """(protocol, name) of every field that takes a number or a choice."""
+    for kind in PROTOCOLS:
+        for name, parameter in kind()._definition.iterParams():
+            if isinstance(parameter, (params.IntParam, params.FloatParam)):
+                yield pytest.param(kind, name, id=f"{kind.__name__[11:]}-{name}")
+
+
+@pytest.mark.parametrize("kind, name", list(number_fields()))
+def test_an_emptied_field_is_named(kind, name, monkeypatch) -> None:
+    """Once where the host does not see it, and at most once more by the host."""
+    protocol = kind()
+    monkeypatch.setattr(protocol, "validateInstallation", list)  # of the plugin, which is not loaded
+    getattr(protocol, name).set(None)
+    label = protocol.getParam(name).getLabel()
+    assert protocol._validate() == [f"{label}: give a number."]
+    shown = [error for error in protocol.validate() if "EMPTY" not in error]  # inputs that are not chosen
+    assert shown in ([f"*{label}* should be {kind}", f"{label}: give a number."] for kind in ("an integer", "a float")) or (
+        shown == [f"{label}: give a number."] and not protocol.evalParamCondition(name))
 
 
 def test_tilt_series_that_cannot_be_used_are_refused(refine, made) -> None:
@@ -203,13 +247,17 @@ def test_sets_without_a_common_tilt_series_are_refused(tmp_path) -> None:
 @pytest.mark.parametrize("name, value, words", [
     ("tasksPerChunk", 0, "Tilt series per chunk"),
     ("iterations", -1, "Iterations"),
-    ("symmetry", "Q7", "symmetry"),
+    ("symmetry", "Q7", "'Symmetry' 'Q7': "),
+    ("huber", -1.0, "'Weigh down outliers beyond (standard deviations)' -1; it must be 0 or above"),
+    ("searchCone", "20 400", "in a cone of (degrees), by iteration' 400; it must be 180"),
+    ("resolution", "-5", "'Finest detail used (A), by iteration' -5 and 'Coarsest stage (A)' 60"),
+    ("mapPixel", -1.0, "'Pixel of the map' -1 A; it must be above 0"),
     ("priorShift", -1.0, "'Shifts of tilt images: allowed change (A)' -1"),
-    ("priorShift", None, "Shifts of tilt images: allowed change (A): give a value"),
+    ("priorShift", None, "Shifts of tilt images: allowed change (A): give a number"),
     ("mapTiltMin", 95.0, "'Tilt angles of the map, from (degrees)' 95 is above 'Tilt angles of the map, to (degrees)' 90"),
     ("refinementLast", -2, "'Tilt images that refine particles, last (-1: all)' -2"),
-    ("padding", 9.0, "padding"),
-    ("mapBox", 33, "box 33"),
+    ("padding", 9.0, "'Padding factor' 9; it must be from 1 to 4"),
+    ("mapBox", 33, "'Box of the map' 33; it must be even"),
     ("mapPixel", 2.0, "finer than that of the tilt series, 5 A"),
     ("mapBox", 64, "larger than the tilt images (64 x 48 pixels"),
     ("maskSource", 2, "Mask: choose one"),
@@ -217,6 +265,18 @@ def test_sets_without_a_common_tilt_series_are_refused(tmp_path) -> None:
 def test_values_that_cannot_be_are_refused(refine, name, value, words) -> None:
     getattr(refine, name).set(value)
     assert words in one_error(refine)
+    assert "Form" not in one_error(refine)
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("boxSize", 33, "'Box of the reference (pixels)' 33; it must be even and at least 16."),
+    ("nSeries", 0, "'Tilt series' 0; it must be at least 1."),
+    ("poseError", -1.0, "'Error of the rotations (degrees, rms)' -1; it must not be negative."),
+])
+def test_samples_that_cannot_be_are_refused(name, value, words) -> None:
+    protocol = ProtPypCsprSample()
+    getattr(protocol, name).set(value)
+    assert one_error(protocol) == words
 
 
 def test_references_and_masks_that_do_not_fit_are_refused(refine, made, tmp_path) -> None:
@@ -244,6 +304,29 @@ def test_particles_without_partners_are_warned_of(tmp_path) -> None:
             "There are particles of D, but no tilt series of that name: they are left out.",
             "There are particles of C, D, but no CTFs of that name: they are left out.",
         ]
+
+
+def test_disabled_series_are_warned_of(refine, made) -> None:
+    """All of them disabled is an error, as are series without any image left."""
+    change(made.ctfs, "enabled", False, "TS_2", 0)
+    assert refine._validate() == []
+    assert refine._commonSeries() == {"TS_1"}
+    assert refine._warnings() == ["The CTFs of TS_2 are disabled: the particles there are left out."]
+    change(made.tilt_series, "enabled", False, "TS_1", 0)
+    assert "No tilt series has both CTFs and particles" in one_error(refine)
+
+
+def test_series_without_an_image_are_warned_of(refine, made) -> None:
+    change(made.ctfs, "enabled", False, "TS_2")
+    assert refine._validate() == []
+    assert refine._warnings() == ["TS_2: no tilt image is enabled and has an enabled CTF, so the particles there are left out."]
+    change(made.tilt_series, "enabled", False, "TS_1")
+    assert one_error(refine) == "TS_1, TS_2: no tilt image is enabled and has an enabled CTF."
+
+
+def test_numbers_that_are_not_there_are_refused(refine, made) -> None:
+    change(made.ctfs, "_defocusU", None, "TS_2", 3)
+    assert one_error(refine) == "TS_2: tilt image 3: its defocus is not known; estimate it, or exclude the image."
 
 
 def test_particles_without_poses_are_warned_of(refine, made) -> None:
@@ -324,6 +407,24 @@ def test_landmarks_have_a_size_where_coordinates_have_no_box(refine, made, monke
     assert refine._diameter(made.coordinates) == 120.0
 
 
+def test_weights_of_tilt_images_are_a_choice(refine) -> None:
+    words = []
+    for value in range(3):
+        refine.exposureWeighting.set(value)
+        assert refine._validate() == []
+        words.append(refine._values()["exposure_weighting"])
+        for name in ("scoreFraction", "scoreTransition"):
+            assert refine.evalParamCondition(name) == (words[-1] == "score")
+    assert words == ["measured", "score", "dose"]
+
+
+def test_sizes_of_grids_are_asked_for_where_they_are_used(refine) -> None:
+    for prior, grid in (("priorDeformation", "deformationGrid"), ("priorRegionalDefocus", "defocusGrid")):
+        for value in (0.0, 20.0, None):
+            getattr(refine, prior).set(value)
+            assert bool(refine.evalParamCondition(grid)) == bool(value)
+
+
 def test_methods_say_how_half_sets_were_refined(refine) -> None:
     assert "each half-set against its own map" in refine._methods()[0]
     refine.halfReferences.set(False)
@@ -381,8 +482,50 @@ def test_a_filter_of_nothing_is_refused(made, tmp_path) -> None:
     protocol = with_inputs(ProtPypCsprFilter(), made, tmp_path)
     protocol.byScore.set(2)
     assert "Nothing to filter by" in one_error(protocol)
-    protocol.minProjections.set(3)
+    protocol.minProjections.set(5)
     assert protocol._validate() == []
+    protocol.minProjections.set(6)
+    assert "6 is more than the 5 images" in one_error(protocol)
+
+
+def test_particles_without_scores_cannot_be_filtered_by_them(made, tmp_path) -> None:
+    protocol = with_inputs(ProtPypCsprFilter(), made, tmp_path)
+    for by_score in (0, 1):
+        protocol.byScore.set(by_score)
+        assert "The particles have no scores: refine them first" in one_error(protocol)
+    with_inputs(protocol, scored(made), tmp_path)
+    for score, good in ((0.0, True), (16.0, True), (16.1, False), (-0.1, False)):
+        protocol.score.set(score)
+        assert (protocol._validate() == []) == good
+    assert one_error(protocol) == "Lowest score to keep: must be from 0 to 16.00, the best that a particle has."
+
+
+def test_a_filter_says_what_each_rule_removed(made, tmp_path, monkeypatch) -> None:
+    """The engine itself runs, on the sets."""
+    protocol = with_inputs(ProtPypCsprFilter(), scored(made), tmp_path)
+    monkeypatch.setattr(protocol, "_getExtraPath", lambda *parts: "/".join([str(tmp_path), *parts]))
+    monkeypatch.setattr(protocol, "runEngine", lambda *words, **unused: main([str(word) for word in words]))
+    protocol.byScore.set(1)
+    protocol.score.set(12.0)
+    protocol.distance.set(10000.0)
+    protocol.convertStep([], -1, True)
+    protocol.filterStep(protocol._rules())
+    lines = protocol._summary()
+    assert lines[:3] == ["2 of 8 particles are left.",
+                         "Removed: 1 without a score, 2 below the score, 3 too near to a better one.",
+                         "Score threshold 12.000: as given."]
+    assert protocol._methods() == ["Particles were selected by a score of 12 or more and a distance of 10000 A or more from "
+                                   "better particles (cspr)."]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PROTOCOLS if kind is not ProtPypCsprRefine])
+def test_every_protocol_has_a_sentence_for_the_methods(kind, tmp_path) -> None:
+    protocol = kind()
+    protocol.setWorkingDir(str(tmp_path))
+    (sentence,) = protocol._methods()
+    assert sentence[0].isupper()
+    assert sentence.endswith(".")
+    assert "cspr" in sentence
 
 
 def test_threads_are_shared_among_chunks(refine, made, tmp_path) -> None:

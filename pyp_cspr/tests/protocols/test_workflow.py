@@ -77,6 +77,10 @@ def test_the_samples_sets_hold_the_samples_numbers(workflow) -> None:
         np.testing.assert_allclose(workflow.numbers[f"sample.exposures.{name}"], dataset.exposures[name], atol=1e-6)
 
 
+def test_the_samples_ctfs_fit_to_nyquist(workflow) -> None:
+    assert workflow.fits == [16.0]
+
+
 def test_the_refined_sets_hold_the_numbers_of_the_command(workflow, command) -> None:
     result = read_rows(command / "result.npz")
     for name in ("position", "rotation", "half", "score", "sigma"):

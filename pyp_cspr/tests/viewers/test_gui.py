@@ -38,7 +38,7 @@ def session(host, display):
 
 
 def test_wizards_put_their_values_into_the_form(session) -> None:
-    wanted = {"symmetry": "C3", "maskDiameter": "200.0", "mapBox": "32", "exposureWeighting": "dose",
+    wanted = {"symmetry": "C3", "maskDiameter": "200.0", "mapBox": "32", "exposureWeighting": "2",
               "mapTiltMin": "-50.0", "mapTiltMax": "90.0"}
     assert {name: session.form[name] for name in wanted} == wanted
     assert all(drawn for _, drawn in session.wizards.values())
