@@ -3,12 +3,14 @@
 #   ./demo.sh [--scipion] [FOLDER]
 #   --scipion   the same as protocols of a Scipion project, without its windows: sample, refine, filter, refine, post-process
 set -euo pipefail
+here=$PWD
 cd "$(dirname "$0")"
 . .ci/environment.sh
 
 scipion=
 if [ "${1:-}" = --scipion ]; then scipion=1; shift; fi
-out=${1:-demo-output}
+out=${1:-$PWD/demo-output}
+case $out in /*) ;; *) out=$here/$out ;; esac
 python=$(find_python)
 make_environment .venv "$python" ""
 export PATH="$PWD/.venv/bin:$PATH"

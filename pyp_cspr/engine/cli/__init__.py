@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 from .. import __version__
 from ..errors import CsprError
@@ -26,8 +26,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     words = sys.argv[1:] if argv is None else argv
     # Only the command that is asked for is imported, so that it starts at once.
-    asked = [word for word in words if word in COMMANDS][:1]
-    for name in asked or COMMANDS:
+    asked = _command_of(words)
+    for name in [asked] if asked in COMMANDS else COMMANDS:
         module = importlib.import_module(f".{name}", __name__)
         text = module.__doc__ or ""
         sub = commands.add_parser(
@@ -41,6 +41,14 @@ def main(argv: Optional[List[str]] = None) -> int:
 
         leave_with_parent(args.end_with)
     return guarded(f"cspr {args.command}", lambda: int(args.run(args)))
+
+
+def _command_of(words: Sequence[str]) -> str:
+    """The first word that is no option, nor the value of one."""
+    for before, word in zip(["", *words], words):
+        if not word.startswith("-") and before != "--end-with":
+            return word
+    return ""
 
 
 def guarded(name: str, run: Callable[[], int]) -> int:

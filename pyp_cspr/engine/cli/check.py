@@ -7,8 +7,10 @@ the map; the best is named, with how sure that is.
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any, Dict, List
 
+from ..errors import InputError
 from ..io.mrc import read_map
 from ..io.relion import read_dataset
 from ..pipeline.check import check_cube, score_signs, survey
@@ -29,13 +31,16 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    for name, least in (("particles", 1), ("threads", 0), ("seed", 0), ("resolution", 0)):
+        if not least <= getattr(args, name) < math.inf:
+            raise InputError(f"--{name} {getattr(args, name):g}: it must be {least} or above")
     dataset = read_dataset(args.data)
     dataset.validate()
     rows = survey(dataset)
     signs: List[Dict[str, Any]] = []
     if args.reference:
         reference, pixel = read_map(args.reference)
-        check_cube(reference)
+        check_cube(reference, args.reference)
         total = 4 * min(args.particles, len(dataset.particles)) * max(row["tilts"] for row in rows)
         with progress_bar(total, "check", " projections") as progress:
             signs = score_signs(dataset, reference, pixel, args.resolution, args.particles, args.threads or cores(), args.seed,

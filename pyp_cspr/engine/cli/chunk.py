@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..errors import InputError
 from ..model.task import ChunkTask
 from ..pipeline.chunk import run_chunk_file
 from ..pipeline.resources import share_out
@@ -30,6 +31,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if not Path(args.task).is_file():
+        raise InputError(f"{args.task}: no such task file; see `cspr plan`")
     task = ChunkTask.from_dict(read_json(Path(args.task)), args.task)
     _, threads, memory = share_out(1, args.threads, args.memory, 1)
     if args.debug:

@@ -36,9 +36,9 @@ def _run(words: List[str]) -> int:
         return 0
     from ..io.pyp_config import read_configuration
     from ..pipeline.pyp_run import run_csp
-    from .refine import _bar
+    from .options import projections_bar
 
-    run_csp(os.getcwd(), read_configuration(os.getcwd(), words), _say, _bar)
+    run_csp(os.getcwd(), read_configuration(os.getcwd(), words), _say, projections_bar)
     return 0
 
 

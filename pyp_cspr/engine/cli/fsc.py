@@ -47,7 +47,7 @@ def read_pair(first: str, second: str, pixel: float = 0.0) -> Tuple[NDArray[np.f
         _check_map(name, volume)
     if a.shape != b.shape:
         raise InputError(f"{second}: box {len(b)}, but {first} has box {len(a)}; compare maps of the same box")
-    if pixel < 0:
+    if not 0 <= pixel < np.inf:
         raise InputError(f"--pixel {pixel:g}: it must be above 0")
     if pixel > 0:
         return a, b, pixel

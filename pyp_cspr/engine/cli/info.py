@@ -6,7 +6,7 @@ import argparse
 from typing import Any, Dict
 
 from ..model.task import ChunkTask
-from ..pipeline.store import RunStore, read_json
+from ..pipeline.store import RunStore, read_json, read_record
 from . import print_json
 from .options import add_json
 
@@ -37,7 +37,7 @@ def describe(store: RunStore) -> Dict[str, Any]:
 
 def describe_refinement(store: RunStore) -> Dict[str, Any]:
     """The same of a refinement: its plan, and every iteration that was begun."""
-    plan = read_json(store.folder / "refine.json")
+    plan = read_record(store.folder / "refine.json", ("data", "reference"), "start the refinement anew with --overwrite")
     iterations = [RunStore(path.parent) for path in sorted(store.folder.glob("iterations/*/run.json"))]
     return dict(plan, run=str(store.folder), iterations=[describe(one) for one in iterations], summary=store.finished())
 

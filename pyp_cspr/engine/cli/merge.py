@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..errors import InputError
 from ..pipeline.merge import merge_run
 from ..pipeline.resources import cores
 from ..pipeline.store import RunStore
@@ -21,7 +22,11 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     store = RunStore(args.run_folder)
-    summary = merge_run(store, args.threads or cores(), args.keep_sums, args.report)
+    if args.threads < 0:
+        raise InputError(f"--threads {args.threads}: it must be 0 (all cores) or above")
+    store.plan()  # refuses a folder that is no run
+    with store.locked():
+        summary = merge_run(store, args.threads or cores(), args.keep_sums, args.report)
     if args.json:
         print_json(summary)
     else:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterator, Type
+from typing import Any, Callable, ContextManager, Dict, Iterator, Type
 
 from ..errors import InputError
 from ..io.config import read_toml
@@ -89,6 +89,8 @@ def executor_of(args: argparse.Namespace) -> Executor:
         except ValueError:
             raise InputError(f"--slurm {text}: {value!r} is not {kinds[name].__name__}") from None
     slurm = SlurmSettings.from_dict(values, "--slurm")
+    if values and args.executor != "slurm":
+        raise InputError(f"--slurm {args.slurm[0]}: it has no meaning without --executor slurm; add that, or leave it out")
     return make_executor(args.executor, Resources(args.processes, args.threads, args.memory, slurm))
 
 
@@ -96,6 +98,11 @@ def add_threads(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", type=int, default=0, metavar="N", help="threads of each process; 0: choose (%(default)s)")
     group.add_argument("--memory", type=float, default=0.0, metavar="GB",
                        help="for the projections in flight, all processes together; 0: half of what is free (%(default)s)")
+
+
+def projections_bar(label: str, total: int) -> ContextManager[Callable[[int], None]]:
+    """The bar of the chunks of a run."""
+    return progress_bar(total, label, " projections")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ through the Guinier plot between 10 A and the resolution (Rosenthal and Henderso
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any, Dict, Union
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..io.mrc import write_map
+from ..pipeline.claim import MAPS, claim_folder
 from ..pipeline.merge import write_fsc
 from ..pipeline.store import write_json
 from ..reconstruct.postprocess import Sharpened, sharpen_halves
@@ -61,6 +61,7 @@ def summarise(made: Sharpened, box: int, pixel: float) -> Dict[str, Any]:
 
 
 def main(args: argparse.Namespace) -> int:
+    folder = claim_folder(args.out, MAPS).folder
     a, b, pixel = read_pair(args.a, args.b, args.pixel)
     mask: Union[str, NDArray] = args.mask if args.mask in ("auto", "none") else read_mask(args.mask, len(a))
     if args.threads < 1 or args.seed < 0:
@@ -68,7 +69,6 @@ def main(args: argparse.Namespace) -> int:
     if not args.resolution >= 0 or np.isinf(args.resolution):
         raise InputError(f"--resolution {args.resolution:g}: it must be 0 or above")
     made = sharpen_halves(a, b, pixel, mask, _b_factor(args.b_factor), args.resolution, args.seed, args.threads)
-    folder = Path(args.out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

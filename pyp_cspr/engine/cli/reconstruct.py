@@ -6,11 +6,11 @@ Chunk by chunk, nothing of a particle is written. Killed at any moment, the same
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from ..pipeline.plan import plan_run
 from ..pipeline.reconstruct import reconstruct
 from . import print_json
-from .options import add_executor, add_json, add_machine, add_plan, executor_of, progress_bar, settings_of
+from .options import add_executor, add_json, add_machine, add_plan, executor_of, projections_bar, settings_of
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +25,8 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     with executor_of(args) as executor:
-        store = plan_run(args.data, args.out, settings, args.tasks_per_chunk, args.overwrite)
-        with progress_bar(store.plan()["n_projections"], "reconstruct", " projections") as progress:
-            summary = reconstruct(args.data, args.out, settings, args.tasks_per_chunk, keep_sums=args.keep_sums,
-                                  report=args.report, progress=progress, executor=executor)
+        summary = reconstruct(args.data, args.out, settings, args.tasks_per_chunk, overwrite=args.overwrite,
+                              keep_sums=args.keep_sums, report=args.report, bar=projections_bar, executor=executor)
     if args.json:
         print_json(summary)
         return 0
@@ -36,7 +34,8 @@ def main(args: argparse.Namespace) -> int:
     print(f"{summary['n_particles']} particles, {summary['n_projections']} projections of {summary['n_series']} series "
           f"in {summary['seconds']:.1f} s")
     print(f"resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'}")
-    print(f"map: {store.folder / 'map.mrc'}")
-    if args.report:
-        print(f"report: {store.folder / 'report.html'}")
+    for name in ("map.mrc", "report.html"):  # of a run that was finished without one there is no report
+        path = Path(args.out).absolute() / name
+        if path.exists():
+            print(f"{path.stem}: {path}")
     return 0

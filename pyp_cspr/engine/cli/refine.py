@@ -8,15 +8,15 @@ moment, the same command goes on where it was.
 from __future__ import annotations
 
 import argparse
-from contextlib import contextmanager
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterator
+from pathlib import Path
+from typing import Any, Dict
 
 from ..io.config import read_toml
-from ..model.settings import RefineSettings
+from ..model.settings import RefineSettings, of_iteration
 from ..pipeline.iterate import refine
 from . import print_json
-from .options import add_data, add_executor, add_json, add_machine, executor_of, progress_bar, settings_help
+from .options import add_data, add_executor, add_json, add_machine, executor_of, projections_bar, settings_help
 
 
 def add_args(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +57,8 @@ def values_of(args: argparse.Namespace) -> Dict[str, Any]:
     from ..errors import InputError
 
     values = read_toml(args.settings) if args.settings else {}
+    for iteration in range(max((len(value) for value in values.values() if isinstance(value, list)), default=1) or 1):
+        of_iteration(values, iteration + 1, args.settings)  # what is wrong in the file is said to be in the file
     kinds = {field.name: type(field.default) for field in fields(RefineSettings)}
     for text in args.set:
         name, _, value = text.partition("=")
@@ -80,18 +82,12 @@ def _parsed(text: str, kind: type, where: str) -> Any:
     return parts[0] if len(parts) == 1 else parts
 
 
-@contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    with progress_bar(total, label, " projections") as progress:
-        yield progress
-
-
 def main(args: argparse.Namespace) -> int:
     values = values_of(args)
     with executor_of(args) as executor:
         summary = refine(args.data, args.reference, args.out, values, args.iterations, args.mask, args.tasks_per_chunk,
-                         overwrite=args.overwrite, report=args.report, bar=_bar, chunks_elsewhere=args.chunks_elsewhere,
-                         executor=executor, halves=args.halves)
+                         overwrite=args.overwrite, report=args.report, bar=projections_bar,
+                         chunks_elsewhere=args.chunks_elsewhere, executor=executor, halves=args.halves)
     if args.json:
         print_json(summary)
         return 0
@@ -104,5 +100,5 @@ def main(args: argparse.Namespace) -> int:
         texts = ["-" if cell is None else f"{cell:.2f}" for cell in cells]
         print(f"{entry['iteration']:9d} {texts[0]:>8} {texts[1]:>12} {texts[2]:>10} {texts[3]:>8} {texts[4]:>9} {texts[5]:>6}")
     print(summary["reason"])
-    print(f"map: {args.out}/map.mrc")
+    print(f"map: {Path(args.out) / 'map.mrc'}")
     return 0

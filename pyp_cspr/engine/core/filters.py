@@ -214,19 +214,22 @@ def otsu(values: NDArray, bins: int = 256) -> float:
 
 
 def _upsample(volume: NDArray, box: int) -> NDArray[np.float32]:
-    """Linear interpolation of a cube to ``box`` pixels of the same field, centre on centre; the ends are extended."""
+    """Linear interpolation of a cube to ``box`` pixels of the same field, centre on centre; the ends are extended.
+
+    Without BLAS, whose last bits depend on the number of its threads: masks must be the same on every machine.
+    """
     small = volume.shape[0]
     if small == box:
         return volume
     place = (np.arange(box) - box // 2) * (small / box) + small // 2
     place = np.clip(place, 0.0, small - 1.0)
     low = np.minimum(place.astype(int), small - 2)
-    matrix = np.zeros((box, small), np.float32)
-    matrix[np.arange(box), low] = 1.0 - (place - low)
-    matrix[np.arange(box), low + 1] = place - low
-    out = np.matmul(volume, matrix.T)  # x
-    out = np.matmul(matrix, out)  # y
-    return np.ascontiguousarray(np.tensordot(matrix, out, axes=(1, 0)))  # z
+    part = (place - low).astype(np.float32)
+    out = np.asarray(volume, np.float32)
+    for axis in (2, 1, 0):
+        weight = part.reshape([-1 if a == axis else 1 for a in range(3)])
+        out = out.take(low, axis) * (1 - weight) + out.take(low + 1, axis) * weight
+    return out
 
 
 def mirrored(volume: NDArray) -> NDArray:

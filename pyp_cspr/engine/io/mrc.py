@@ -166,7 +166,7 @@ def write_aside(path: PathLike, write: Callable[[str], None]) -> None:
     temporary = ""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=str(target.parent))
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=str(target.parent))
         os.close(handle)
         write(temporary)
         descriptor = os.open(temporary, os.O_RDONLY)

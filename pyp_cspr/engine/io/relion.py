@@ -20,7 +20,7 @@ from .relion_tomograms import existing, pick_block, read_tomograms
 from .relion_writing import write_dataset
 from .star import read_star
 
-__all__ = ["read_dataset", "read_tomograms", "write_dataset"]
+__all__ = ["find_files", "read_dataset", "read_tomograms", "write_dataset"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -35,7 +35,7 @@ def read_dataset(path: PathLike, need_images: bool = True, images: str = "auto")
     """
     if images not in ("auto", "raw", "stacks"):
         raise ValueError(f"images {images!r}, want auto, raw or stacks")
-    particle_file, tomogram_file, source = _find_files(path)
+    particle_file, tomogram_file, source = find_files(path)
     blocks = read_star(particle_file)
     particles = pick_block(blocks, "particles", "rlnTomoName")
     if len(particles) == 0:
@@ -60,8 +60,8 @@ def read_dataset(path: PathLike, need_images: bool = True, images: str = "auto")
     return dataset
 
 
-def _find_files(path: PathLike) -> Tuple[str, str, str]:
-    """(particles star, tomograms star, optimisation set or folder)."""
+def find_files(path: PathLike) -> Tuple[str, str, str]:
+    """(particles star, tomograms star, optimisation set) of a data set. Raises InputError where they are not there."""
     name = os.fspath(path)
     star = os.path.join(name, "optimisation_set.star") if os.path.isdir(name) else name
     if os.path.isdir(name) and not os.path.exists(star):

@@ -94,6 +94,9 @@ class ReconstructSettings(Settings):
             raise InputError(f"{where}: pixel {self.pixel:g} A; it must be above 0")
         if not 1.0 <= self.padding <= 4.0:
             raise InputError(f"{where}: padding {self.padding:g}; it must be from 1 to 4")
+        for name in ("mask_diameter", "seed"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{where}: {name} {getattr(self, name):g}; it must be 0 or above")
         self._check_selection(where)
         try:
             group_matrices(self.symmetry)

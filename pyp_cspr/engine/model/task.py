@@ -69,7 +69,7 @@ class ChunkTask:
     @classmethod
     def from_dict(cls, values: Dict[str, Any], where: str) -> ChunkTask:
         """Raises CsprError where the file is not a task of this version."""
-        version = values.get("version")
+        version = values.get("version") if isinstance(values, dict) else None
         if version != TASK_VERSION:
             raise CsprError(f"{where}: task version {version}, this program reads {TASK_VERSION}; plan the run again")
         try:

@@ -67,10 +67,11 @@ def inside_fraction(dataset: Dataset, series: int) -> NDArray[np.float64]:
     return fraction
 
 
-def check_cube(reference: NDArray) -> None:
-    """Raise InputError where a reference is not a cube with an even side."""
+def check_cube(reference: NDArray, path: str) -> None:
+    """Raise InputError, which names the file, where a reference is not a cube with an even side."""
     if len(set(reference.shape)) != 1 or reference.ndim != 3 or len(reference) % 2:
-        raise InputError(f"reference of {' x '.join(map(str, reference.shape))} voxels; it must be a cube with an even side")
+        shape = " x ".join(map(str, reference.shape[::-1]))
+        raise InputError(f"{path}: {shape} voxels; a reference must be a cube with an even side, so make it again")
 
 
 def with_signs(dataset: Dataset, tilt_sign: int, hand_sign: int) -> Dataset:
@@ -104,7 +105,7 @@ def score_signs(
     Raises InputError where the reference does not fit the data.
     """
     box = len(reference)
-    check_cube(reference)
+    check_cube(reference, "reference")
     grid = MapGrid(box, pixel, 2 * box, box // 2 - 1)
     limit = resolution or max(20.0, 3.0 * pixel)
     shells = max(2, min(grid.radius, int(grid.field / limit)))

@@ -24,11 +24,38 @@ from .selection import MapChoice, choose_for_map, projections_of_map
 from .store import RunStore, hash_array, hash_rows, read_json, read_rows
 
 Progress = Callable[[int], None]
+SHARE_OF_REFINEMENT = 0.8  # of the time of a series that is refined; the rest is its insertion
 REFERENCE_PADDING = 1.5  # costs 2 % of the accuracy of padding 2 and takes half its time
 
 
 def no_progress(_: int) -> None:
     """For callers that show none."""
+
+
+class _SeriesProgress:
+    """Tells ``progress`` of a series' projections, first as they are refined, then as they are inserted."""
+
+    def __init__(self, progress: Progress, projections: int, share: float) -> None:
+        self.progress, self.projections, self.share = progress, projections, share
+        self.told = self.inserted = 0
+
+    def refined(self, part: float) -> None:
+        """``part`` of the refinement is done, 0 to 1."""
+        self._tell(self.share * part)
+
+    def insert(self, count: int) -> None:
+        self.inserted += count
+        self._tell(self.share + (1.0 - self.share) * self.inserted / max(1, self.projections))
+
+    def done(self) -> None:
+        """Refined, not as many projections may make the map as were planned."""
+        self._tell(1.0)
+
+    def _tell(self, part: float) -> None:
+        done = int(round(min(part, 1.0) * self.projections))
+        if done > self.told:
+            self.progress(done - self.told)
+            self.told = done
 
 
 def run_chunk(
@@ -56,12 +83,15 @@ def run_chunk(
     for series in range(len(dataset.series)):
         weights = None
         images = open_images(dataset, series)
+        used = projections_of_map(dataset, series, settings, choice)
+        told = _SeriesProgress(progress, int(used.sum()), SHARE_OF_REFINEMENT if task.refine else 0.0)
         if isinstance(settings, RefineSettings):
             outcome = refine_one(dataset, series, references, settings, grid, task.resolution, journal, threads, memory,
-                                 task.reference_fsc, images)
+                                 task.reference_fsc, images, told.refined)
             outcomes.append(outcome)
             weights = chosen_weights(dataset, series, settings, outcome)
-        _insert_series(dataset, series, images, settings, choice, task, sums, journal, threads, memory, progress, weights)
+        _insert_series(dataset, series, images, settings, choice, task, sums, journal, threads, memory, told.insert, weights)
+        told.done()
         journal.bytes_read += images.bytes_read
     journal.peak_memory_bytes = peak_memory()
     return (sums[0], sums[1]), journal, outcomes

@@ -73,7 +73,7 @@ def convert(
     dataset.assign_halves()
     if volume:
         values, dataset.box_pixel = read_map(volume)
-        check_cube(values)
+        check_cube(values, volume)
         dataset.box = len(values)
     warnings: List[str] = []
     if form == "relion-spa":

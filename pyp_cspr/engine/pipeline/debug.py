@@ -120,7 +120,7 @@ def _references(
     if not reference:
         raise InputError(f"task {task.index:04d} only reconstructs and has no reference; give --reference MAP")
     volume, pixel = read_map(reference)
-    check_cube(volume)
+    check_cube(volume, reference)
     if len(volume) != task.grid.box or abs(pixel - task.grid.pixel) > 1e-2 * task.grid.pixel:
         raise InputError(f"{reference}: box {len(volume)} at {pixel:g} A, but the task's is {task.grid.box} at "
                          f"{task.grid.pixel:g}; resample the map")

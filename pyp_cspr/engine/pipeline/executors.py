@@ -9,10 +9,11 @@ scheduler says about itself is not believed. So whoever was killed, the same cal
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, List, NamedTuple, Optional, Type
+from typing import Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Type
 
 from ..errors import CsprError, InputError
 from ..model.settings import Settings
@@ -24,6 +25,14 @@ from .store import RunStore, read_json
 
 EXECUTORS = ("local", "slurm", "mpi")
 NAMED = 3  # failures that a message names
+
+# (what is going on, projections) -> context with a progress function
+Bar = Callable[[str, int], ContextManager[Progress]]
+
+
+def no_bar(label: str, total: int) -> ContextManager[Progress]:
+    """For callers that show none."""
+    return nullcontext(no_progress)
 
 
 @dataclass(frozen=True)

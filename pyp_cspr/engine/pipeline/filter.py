@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
@@ -19,7 +18,9 @@ from ..errors import InputError
 from ..io.relion import read_dataset, write_dataset
 from ..model.tables import Dataset
 from .check import inside_fraction
+from .claim import DATA_SET, claim_folder
 from .extract import LEAST_INSIDE
+from .plan import inputs_of
 from .store import RunStore, write_json
 
 FEWEST = 20  # scores, for an automatic threshold
@@ -226,14 +227,7 @@ def filter_data(
     Images are referenced where they are. Raises InputError where ``out`` is the data set itself or holds another one.
     """
     dataset = read_dataset(data, need_images=False)
-    target, source = os.path.realpath(out), os.path.dirname(os.path.realpath(dataset.source))
-    if target == source:
-        raise InputError(f"{out}: is the data set itself; give another folder with --out")
-    store = RunStore(Path(out))
-    is_run = any((store.folder / name).exists() for name in ("run.json", "refine.json"))
-    if is_run or ((store.folder / "optimisation_set.star").exists() and not overwrite):
-        raise InputError(f"{out}: holds a {'run' if is_run else 'data set'}; give another folder with --out"
-                         + ("" if is_run else ", or --overwrite"))
+    store = claim_folder(out, DATA_SET, inputs_of(data, dataset), overwrite)
     keep, result = choose(dataset, score, distance, min_projections)
     kept = dataset.select_particles(keep)
     record = {

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +19,26 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..core.filters import radial_filter, soft_mask
 from ..core.geometry import rotation_angle
-from ..errors import InputError
+from ..errors import CsprError, InputError
 from ..io.mrc import read_map
 from ..model.settings import RefineSettings, of_iteration
 from ..model.tables import Dataset
 from ..model.task import MapGrid, content_hash
 from ..reconstruct.postprocess import compare_halves
 from .check import check_cube
-from .chunk import Progress
-from .executors import Executor, LocalExecutor, Resources
+from .claim import REFINEMENT, claim_run
+from .executors import Bar, Executor, LocalExecutor, Resources, no_bar
 from .merge import merge_run
-from .plan import check_tasks_per_chunk, map_grid, plan_dataset, read_planned
+from .plan import check_tasks_per_chunk, inputs_of, map_grid, plan_dataset, read_planned
 from .reporting import read_tables, report_refinement
-from .store import RunStore, hash_array, read_json, read_rows, write_atomic, write_json
+from .store import RunStore, hash_array, hash_rows, read_record, read_rows, write_atomic, write_json
 
+OF_REFINEMENT = "refinement.npz"  # the reconstruction at the start poses has none
 PUBLIC = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "map_sharpened.mrc", "fsc.csv", "particles.star", "tomograms.star",
-          "optimisation_set.star", "journal.json", "result.npz", "refinement.npz")  # the optimisation set after what it names
+          "optimisation_set.star", "journal.json", "result.npz", OF_REFINEMENT)  # the optimisation set after what it names
 UNKNOWN_RESOLUTION = 60.0  # angstrom, where half maps do not correlate at all
-
-# (what is going on, projections) -> context with a progress function
-Bar = Callable[[str, int], Any]
+OF_THE_GRID = ("box", "pixel", "padding")  # settings that all iterations share
+Given = Tuple[NDArray, List[NDArray], Optional[NDArray], str]  # reference, its half maps, mask or None, what was said of it
 
 
 class Refinement:
@@ -49,6 +49,9 @@ class Refinement:
             raise InputError(f"iterations {iterations}; it must be 0 or above")
         self.folder = Path(out).absolute()
         self.values, self.iterations = values, iterations
+        for name in OF_THE_GRID:
+            if isinstance(values.get(name), (list, tuple)):
+                raise InputError(f"settings: {name} is a list; all iterations have one grid, so give one value")
         for iteration in range(1, max(iterations, 1) + 1):
             of_iteration(values, iteration)  # a list with a wrong value must fail now, not after hours
 
@@ -95,62 +98,80 @@ def refine(
     ``halves`` are the two half maps of the reference: then the first iteration as well refines each half-set against its own,
     and half-sets that were kept apart before stay so. The particles must have the half-sets of these maps.
     """
-    start = time.perf_counter()
     check_tasks_per_chunk(tasks_per_chunk)
     run = Refinement(out, dict(values or {}), iterations)
-    dataset = read_planned(data, out, bool(halves))
+    dataset = read_planned(data, bool(halves))
     grid = map_grid(dataset, run.settings(1))
     volume = read_reference(reference, grid)
     half_volumes = [read_reference(half, grid) for half in halves]
     given_mask = read_mask(mask, grid) if mask not in ("auto", "none") else None
     plan = {
         "program": __version__, "data": os.path.abspath(data), "reference": os.path.abspath(reference), "mask": mask,
-        "settings": run.values, "tasks_per_chunk": tasks_per_chunk, "reference_hash": hash_array(volume),
-        "mask_hash": None if given_mask is None else hash_array(given_mask),
+        "settings": run.values, "tasks_per_chunk": tasks_per_chunk, "data_hash": hash_rows(dataset),
+        "reference_hash": hash_array(volume), "mask_hash": None if given_mask is None else hash_array(given_mask),
     }
     if halves:
         plan["halves"] = [hash_array(half) for half in half_volumes]
-    _claim(run, plan, overwrite)
     executor = executor or LocalExecutor(Resources(processes, threads, memory))
-    bar = bar or _silent
-    history: List[Dict[str, Any]] = []
-    reason = ""
-    for iteration in range(iterations + 1):
-        store = run.store(iteration)
-        new = store.finished() is None
-        if new:
-            if iteration == 0:
-                plan_dataset(store, dataset, grid, run.settings(1).reconstruction(), data, tasks_per_chunk)
-            else:
-                previous = run.store(iteration - 1)
-                limit = resolution_limit(run.settings(iteration), run.summary(iteration - 1), grid)
-                if iteration == 1 and half_volumes and run.settings(1).half_references and not run.settings(1).same_reference:
-                    maps, share = masked_halves(half_volumes, _mask_of(volume, given_mask, mask, grid), grid)
-                else:
-                    maps, share = references(run, iteration, volume, given_mask, mask, grid)
-                rows = read_rows(previous.result_path)
-                if iteration > 1:
-                    set_exposure_scores(rows, read_tables(previous, len(rows.series)))
-                plan_dataset(store, rows, grid, run.settings(iteration), data, tasks_per_chunk,
-                             resolution=limit, references=maps, reference_fsc=share.tolist())
-            waiting = store.unfinished() if chunks_elsewhere else []
-            if waiting:
-                return {"iteration": iteration, "tasks": [str(path) for path in waiting]}
-            _run(store, executor, bar, f"iteration {iteration}", report)
-        summary = _describe_change(run, iteration)
-        history.append(summary)
-        reason = converged(history) or ("all iterations done" if iteration == iterations else "")
-        if report and (new or reason):
-            report_refinement(run.folder, history, iterations, reason)
-        if reason:
-            break
-    return _publish(run, history, reason, time.perf_counter() - start)
+    inputs = [*inputs_of(data, dataset), reference, *halves, *([] if given_mask is None else [mask])]
+    with claim_run(out, REFINEMENT, inputs, overwrite) as folder:
+        _claim(folder, plan, overwrite)
+        history: List[Dict[str, Any]] = []
+        reason = ""
+        while not reason:
+            iteration = len(history)
+            store = run.store(iteration)
+            if (new := store.finished() is None):
+                start = time.perf_counter()
+                if not store.plan_path.exists():  # the plan of a run that was killed holds: refine.json is the same
+                    if iteration == 0:
+                        plan_dataset(store, dataset, grid, run.settings(1).reconstruction(), data, tasks_per_chunk)
+                    else:
+                        maps = (volume, half_volumes, given_mask, mask)
+                        _plan_iteration(run, iteration, maps, map_grid(dataset, run.settings(iteration)), data, tasks_per_chunk)
+                waiting = store.unfinished() if chunks_elsewhere else []
+                if waiting:
+                    return {"iteration": iteration, "tasks": [str(path) for path in waiting]}
+                with (bar or no_bar)(_label(history, iterations), store.plan()["n_projections"]) as progress:
+                    executor.run(store, progress)
+                merge_run(store, executor.merge_threads(store), report=report, begun=None if chunks_elsewhere else start)
+            history.append(_describe_change(run, iteration))
+            reason = converged(history) or ("all iterations done" if iteration == iterations else "")
+            if report and new and not reason:
+                report_refinement(run.folder, history, iterations)
+        return _publish(run, history, reason, report)
+
+
+def _plan_iteration(run: Refinement, iteration: int, given: Given, grid: MapGrid, data: str, tasks_per_chunk: int) -> None:
+    """Plan a refinement of the rows that the iteration before left, against its maps or those given."""
+    volume, half_volumes, given_mask, mask = given
+    previous, settings = run.store(iteration - 1), run.settings(iteration)
+    limit = resolution_limit(settings, run.summary(iteration - 1), grid)
+    if iteration == 1 and half_volumes and settings.half_references and not settings.same_reference:
+        maps, share = masked_halves(half_volumes, _mask_of(volume, given_mask, mask, grid), grid)
+    else:
+        maps, share = references(run, iteration, volume, given_mask, mask, grid)
+    rows = read_rows(previous.result_path)
+    if iteration > 1:
+        set_exposure_scores(rows, read_tables(previous, len(rows.series)))
+    plan_dataset(run.store(iteration), rows, grid, settings, data, tasks_per_chunk, resolution=limit, references=maps,
+                 reference_fsc=share.tolist())
+
+
+def _label(history: Sequence[Dict[str, Any]], iterations: int) -> str:
+    """What the progress bar of the next iteration says: also how long all that are left may take, once one was refined."""
+    number = len(history)
+    text = f"iteration {number} of {iterations}"
+    if number < 2 or number == iterations:
+        return text
+    left = (iterations + 1 - number) * history[-1]["seconds"]
+    return f"{text}, {left / 60:.0f} min to the end" if left > 60 else text
 
 
 def read_reference(path: str, grid: MapGrid) -> NDArray[np.float32]:
     """The starting map, on the run's grid. Raises InputError where its box or pixel is another."""
     volume, pixel = read_map(path)
-    check_cube(volume)
+    check_cube(volume, path)
     if len(volume) != grid.box or abs(pixel - grid.pixel) > 1e-2 * grid.pixel:
         raise InputError(f"{path}: box {len(volume)} at {pixel:g} A/pixel, but the run's is {grid.box} at {grid.pixel:g}; "
                          "resample the map, or give its --box and --pixel")
@@ -241,38 +262,24 @@ def _mask_of(volume: NDArray, given: Optional[NDArray], mask: str, grid: MapGrid
     return np.ones((1, 1, 1), np.float32) if mask == "none" else soft_mask(volume, grid.pixel).values
 
 
-def _claim(run: Refinement, plan: Dict[str, Any], overwrite: bool) -> None:
+def _claim(folder: RunStore, plan: Dict[str, Any], overwrite: bool) -> None:
     """Write refine.json, or resume the same plan; refuse another one unless it may be overwritten."""
-    path = run.folder / "refine.json"
+    path = folder.folder / "refine.json"
     plan = dict(plan, hash=content_hash(plan))
     if path.exists() and not overwrite:
-        if read_json(path)["hash"] != plan["hash"]:
-            raise InputError(f"{run.folder}: holds a refinement of other data or settings; give another --out, or --overwrite")
+        before = read_record(path, ("hash",), "give another --out, or --overwrite")
+        if before["hash"] != plan["hash"]:
+            made = before.get("program")
+            which = "" if made == __version__ else f" (made by cspr {made}, this is {__version__})"
+            raise InputError(f"{folder.folder}: holds a refinement of other data or settings{which}; give another --out, or "
+                             "--overwrite")
+        folder.clean()
         return
-    store = RunStore(run.folder)
-    store.create()
-    shutil.rmtree(run.folder / "iterations", ignore_errors=True)
+    for name in ("iterations", "report") if path.exists() else ("iterations",):
+        shutil.rmtree(folder.folder / name, ignore_errors=True)
     for name in ("summary.json", "report.html"):
-        (run.folder / name).unlink(missing_ok=True)
+        (folder.folder / name).unlink(missing_ok=True)
     write_json(path, plan)
-
-
-def _run(store: RunStore, executor: Executor, bar: Bar, label: str, report: bool) -> None:
-    with bar(label, store.plan()["n_projections"]) as progress:
-        executor.run(store, progress)
-    merge_run(store, executor.merge_threads(store), report=report)
-
-
-class _Silent:
-    def __enter__(self) -> Progress:
-        return lambda count: None
-
-    def __exit__(self, *unused: Any) -> None:
-        """Nothing was opened."""
-
-
-def _silent(label: str, total: int) -> Any:
-    return _Silent()
 
 
 def _describe_change(run: Refinement, iteration: int) -> Dict[str, Any]:
@@ -353,19 +360,39 @@ def _copy(source: Path, target: Path) -> None:
         write_atomic(target, lambda stream: shutil.copyfileobj(content, stream))
 
 
-def _publish(run: Refinement, history: List[Dict[str, Any]], reason: str, seconds: float) -> Dict[str, Any]:
-    """Copy the last iteration's results to the run folder; summary.json last, and meanwhile there is none."""
+def _publish(run: Refinement, history: List[Dict[str, Any]], reason: str, report: bool) -> Dict[str, Any]:
+    """Copy the last iteration's results to the run folder; summary.json last, and meanwhile there is none.
+
+    What is there already is left as it is. Raises CsprError where the iteration has lost a file.
+    """
     last = run.store(history[-1]["iteration"])
+    stars = [f"tilt_series/{path.name}" for path in (last.folder / "tilt_series").glob("[!.]*.star")]
+    names = [*stars, *PUBLIC]
+    if not (last.folder / OF_REFINEMENT).exists() and len(history) == 1:
+        names.remove(OF_REFINEMENT)
+    done = RunStore(run.folder).finished()
+    same = done is not None and done.get("iterations") == history and done.get("reason") == reason
+    whole = same and all((run.folder / name).exists() for name in names)
+    missing = [name for name in names if not (last.folder / name).exists()]
+    if missing and not whole:
+        raise CsprError(f"{last.folder / missing[0]}: is missing; delete {last.folder} and start the command again")
+    if report and not (same and (run.folder / "report.html").exists()):
+        report_refinement(run.folder, history, run.iterations, reason)
+    if done is not None and whole:
+        return done
     (run.folder / "summary.json").unlink(missing_ok=True)  # of fewer iterations
     (run.folder / "tilt_series").mkdir(exist_ok=True)
-    stars = [f"tilt_series/{path.name}" for path in (last.folder / "tilt_series").glob("*.star")]
-    for name in (*stars, *PUBLIC):
-        source = last.folder / name
-        if source.exists():
-            _copy(source, run.folder / name)
-        else:
-            (run.folder / name).unlink(missing_ok=True)  # of more iterations, or of a run that this one replaced
-    summary = dict(run.summary(history[-1]["iteration"]))
-    summary.update(iterations=history, reason=reason, seconds=round(seconds, 3))
+    (run.folder / OF_REFINEMENT).unlink(missing_ok=True)  # of more iterations, or of a run that this one replaced
+    for name in names:
+        _copy(last.folder / name, run.folder / name)
+    summary = dict(run.summary(history[-1]["iteration"]), iterations=history, reason=reason, **_used(run, len(history)))
     write_json(run.folder / "summary.json", summary)
     return summary
+
+
+def _used(run: Refinement, count: int) -> Dict[str, Any]:
+    """Time, bytes and memory of all iterations."""
+    every = [run.summary(iteration) for iteration in range(count)]
+    used: Dict[str, Any] = {name: round(sum(one[name] for one in every), 3)
+                            for name in ("seconds", "compute_seconds", "bytes_read", "bytes_written")}
+    return dict(used, peak_memory_bytes=max(one["peak_memory_bytes"] for one in every))

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from ..errors import CsprError, InputError
 from .chunk import Progress, no_progress, run_chunk_file
@@ -37,7 +40,8 @@ def run_tasks(
         for _ in range(min(processes, len(paths))):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
-            process.start()
+            with _deaf_to_ctrl_c():
+                process.start()
             theirs.close()  # so that the end of the worker is the end of the pipe
             workers.append(_Worker(process, ours))
         return _share_out(paths, workers, threads, memory, progress)
@@ -47,6 +51,20 @@ def run_tasks(
             worker.process.kill()
         for worker in workers:
             worker.process.join()
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started here never hears of Ctrl-C, which goes to all processes of a terminal: this one ends the others.
+
+    A worker would say so with a traceback, from whatever it is importing. Here the signal only waits.
+    """
+    resource_tracker.ensure_running()  # starting it would let the signal through again
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _share_out(

@@ -25,13 +25,16 @@ from ..reconstruct.finalise import Finalised, finalise
 from .chunk import merge_journals
 from .reporting import read_tables
 from .resources import peak_memory
-from .store import RunStore, read_json, read_rows, write_atomic, write_json, write_rows
+from .store import RunStore, read_json, read_rows, write_arrays, write_atomic, write_json, write_rows
 
 
-def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report: bool = True) -> Dict[str, Any]:
+def merge_run(
+    store: RunStore, threads: int = 1, keep_sums: bool = False, report: bool = True, begun: Optional[float] = None
+) -> Dict[str, Any]:
     """Merge a run whose chunks are all finished; returns its summary. A merged run is left as it is.
 
-    Raises CsprError naming the chunks that are missing.
+    ``begun`` is the time (``perf_counter``) from which its seconds count. Where others ran the chunks that is not known, and
+    its seconds are what was computed. Raises CsprError naming the chunks that are missing.
     """
     done = store.finished()
     if done is not None:
@@ -50,6 +53,7 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
     if not any(manifest["journal"]["n_projections"] for manifest in manifests if manifest is not None):
         raise InputError(f"{plan['data']}: no projection makes the map: all lie outside their images, are not visible or weigh "
                          "nothing; look at the data with `cspr check`")
+    store.clean(chunks=True)  # they are all done
     dataset = merge_rows(store, tasks) if plan["refine"] else read_rows(store.dataset_path)
     halves = add_sums(store, tasks, grid, settings.symmetry, threads)
     if isinstance(settings, RefineSettings) and settings.exposure_weighting == "measured":
@@ -74,7 +78,8 @@ def merge_run(store: RunStore, threads: int = 1, keep_sums: bool = False, report
         written += write_run_report(store.folder / "report.html", dataset, result, grid, summary, journal)
     chunk_bytes = sum(size for manifest in manifests if manifest is not None for size in manifest["files"].values())
     summary["bytes_written"] = int(written + chunk_bytes + _size_of_stars(store.folder))
-    summary["seconds"] = round(sum(total["seconds"].values()), 3)
+    summary["compute_seconds"] = round(sum(total["seconds"].values()), 3)
+    summary["seconds"] = summary["compute_seconds"] if begun is None else round(time.perf_counter() - begun, 3)
     summary["peak_memory_bytes"] = max(total["peak_memory_bytes"], peak_memory())
     write_json(store.folder / "summary.json", summary)
     if not keep_sums:
@@ -102,7 +107,7 @@ def merge_rows(store: RunStore, tasks: List[ChunkTask]) -> Dataset:
                          "sigma"):
                 dataset.exposures[name][dataset.exposures_of(row)] = part.exposures[name][part.exposures_of(series)]
             gathered.update({f"{row}.{name}": values for name, values in outcome.items()})
-    write_atomic(store.refinement_path, lambda stream: np.savez(stream, **gathered))
+    write_arrays(store.refinement_path, gathered)
     return dataset
 
 

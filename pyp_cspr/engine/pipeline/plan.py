@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,11 @@ from ..core.ctf import phase_offset, wavelength
 from ..core.weighting import common_weight
 from ..errors import InputError
 from ..io.mrc import write_map
-from ..io.relion import read_dataset
+from ..io.relion import find_files, read_dataset
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
+from .claim import RECONSTRUCTION, claim_run
 from .extract import source_pixel
 from .selection import choose_for_map, projections_of_map, score_limits
 from .store import RunStore, hash_array, hash_rows, write_json, write_rows
@@ -56,21 +57,38 @@ def chunk_dataset(dataset: Dataset, series: List[int]) -> Dataset:
                    chosen.extra, dataset.source)
 
 
+@contextmanager
+def planned_run(
+    data: str, out: str, settings: ReconstructSettings, tasks_per_chunk: int = 1, overwrite: bool = False
+) -> Iterator[RunStore]:
+    """Read the data, write a task per chunk, and the plan last; the run's folder, which no other command can enter.
+
+    A folder that already holds the same plan is left as it is, so that a run resumes; one that holds another plan, a
+    refinement or files of others is refused, or replaced with ``overwrite``.
+    """
+    dataset = read_planned(data)
+    grid = map_grid(dataset, settings)
+    check_tasks_per_chunk(tasks_per_chunk)
+    with claim_run(out, RECONSTRUCTION, inputs_of(data, dataset), overwrite) as store:
+        yield plan_dataset(store, dataset, grid, settings, data, tasks_per_chunk, overwrite)
+
+
 def plan_run(
     data: str, out: str, settings: ReconstructSettings, tasks_per_chunk: int = 1, overwrite: bool = False
 ) -> RunStore:
-    """Read the data, write a task per chunk, and the plan last.
-
-    A folder that already holds the same plan is left as it is, so that a run resumes; one that holds another plan is
-    refused, or replaced with ``overwrite``.
-    """
-    dataset = read_planned(data, out)
-    return plan_dataset(RunStore(out), dataset, map_grid(dataset, settings), settings, data, tasks_per_chunk, overwrite)
+    """``planned_run``, whose chunks others run."""
+    with planned_run(data, out, settings, tasks_per_chunk, overwrite) as store:
+        return store
 
 
-def read_planned(data: str, out: str, need_halves: bool = False) -> Dataset:
-    """The data set, checked, every particle in a half-set. Raises InputError where ``out`` is the data set itself, or, with
-    ``need_halves``, where it does not say the half-set of every particle.
+def inputs_of(data: str, dataset: Dataset) -> List[str]:
+    """Paths of a data set that must not be written over."""
+    return [data if os.path.isdir(data) else os.path.dirname(data) or ".", *find_files(dataset.source)]
+
+
+def read_planned(data: str, need_halves: bool = False) -> Dataset:
+    """The data set, checked, every particle in a half-set. Raises InputError where, with ``need_halves``, it does not say the
+    half-set of every particle.
     """
     dataset = read_dataset(data)
     dataset.validate()
@@ -82,9 +100,6 @@ def read_planned(data: str, out: str, need_halves: bool = False) -> Dataset:
     if len(halves) == 1 and len(dataset.particles) > 1:
         raise InputError(f"{data}: all particles are in half-set {halves.pop()} (rlnRandomSubset), so there is nothing to "
                          "compare the map with; add the others, or leave that column out")
-    folder = RunStore(out).folder
-    if folder == _data_folder(data):
-        raise InputError(f"{folder}: is the data set itself; give another folder with --out")
     return dataset
 
 
@@ -163,11 +178,6 @@ def common_weight_of(
         np.array([wavelength(voltage) for voltage in optics["voltage"]])[series], optics["cs"][series], number,
     )
     return tuple(float(f"{value:.6g}") for value in curve)
-
-
-def _data_folder(data: str) -> Path:
-    path = Path(data).absolute()
-    return path if path.is_dir() else path.parent
 
 
 def _plan_document(

@@ -6,11 +6,9 @@ import time
 from typing import Any, Dict, Optional
 
 from ..model.settings import ReconstructSettings
-from .chunk import Progress, no_progress
-from .executors import Executor, LocalExecutor, Resources
+from .executors import Bar, Executor, LocalExecutor, Resources, no_bar
 from .merge import merge_run
-from .plan import plan_run
-from .store import RunStore, write_json
+from .plan import planned_run
 
 
 def reconstruct(
@@ -24,22 +22,20 @@ def reconstruct(
     overwrite: bool = False,
     keep_sums: bool = False,
     report: bool = True,
-    progress: Progress = no_progress,
+    bar: Optional[Bar] = None,
     executor: Optional[Executor] = None,
 ) -> Dict[str, Any]:
     """Half maps, map, FSC and stars in the folder ``out``; returns the summary. Called again, it resumes.
 
     ``memory`` in GB for all processes together; 0 chooses, as for ``processes`` and ``threads``. ``executor`` says who runs the
-    chunks instead of processes of this machine.
+    chunks instead of processes of this machine; ``bar`` shows how far they are.
     """
     start = time.perf_counter()
-    store: RunStore = plan_run(data, out, settings, tasks_per_chunk, overwrite)
     executor = executor or LocalExecutor(Resources(processes, threads, memory))
-    finished = store.finished()
-    if finished is not None:
-        return finished
-    executor.run(store, progress)
-    summary = merge_run(store, executor.merge_threads(store), keep_sums, report)
-    summary["seconds"] = round(time.perf_counter() - start, 3)
-    write_json(store.folder / "summary.json", summary)
-    return summary
+    with planned_run(data, out, settings, tasks_per_chunk, overwrite) as store:
+        finished = store.finished()
+        if finished is not None:
+            return finished
+        with (bar or no_bar)("reconstruct", store.plan()["n_projections"]) as progress:
+            executor.run(store, progress)
+        return merge_run(store, executor.merge_threads(store), keep_sums, report, start)

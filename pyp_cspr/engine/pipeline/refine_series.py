@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,15 @@ def stage_radii(field: float, start: float, limit: float) -> List[float]:
     return radii
 
 
+PartDone = Callable[[float], None]
+USUAL_EVALUATIONS = 5  # of a stage, for the progress
+SHARE_OF_SEARCH = 0.4  # of rotations, in the time of a series' refinement
+
+
+def untold(part: float) -> None:
+    """For callers that show no progress."""
+
+
 MEND_RESOLUTION = 30.0  # angstrom
 MEND_REACH = 60.0  # angstrom
 MEND_TILT, MEND_AXIS = 1.0, 2.0  # degrees
@@ -49,12 +58,14 @@ MEND_LEAST = 8.0  # standard deviations: of ten thousand tries, noise reaches 5
 
 
 def refine_series(
-    model: SeriesModel, start: SeriesGeometry, geometry: SeriesGeometry, radii: Sequence[float], options: SolveOptions
+    model: SeriesModel, start: SeriesGeometry, geometry: SeriesGeometry, radii: Sequence[float], options: SolveOptions,
+    progress: PartDone = untold,
 ) -> Tuple[Solution, Spectra, Dict[str, Any]]:
     """Solve at each radius in turn (Fourier pixels of the crops), with noise and amplitude measured before each.
 
-    From ``geometry``; the priors hold to ``start``.
+    From ``geometry``; the priors hold to ``start``. ``progress`` is told which part of the work is done.
     """
+    work = np.cumsum(np.square([0.0, *radii])) / np.sum(np.square(radii))  # before each radius: coefficients
     begin = time.perf_counter()
     reports, evaluations, mended = [], 0, -1
     for number, radius in enumerate(radii):
@@ -64,6 +75,7 @@ def refine_series(
         spectra = model.measure(geometry, count)
         geometry.amplitude[:] = 0.0  # against what was just measured
         last = number == len(radii) - 1
+        model.evaluated = _evaluations(progress, work[number], work[number + 1])
         solution = solve_informed(model, start, geometry, count, last, options)
         geometry = solution.geometry
         evaluations += solution.report.evaluations
@@ -75,6 +87,18 @@ def refine_series(
     journal = {"stages": reports, "evaluations": evaluations, "projections": len(model), "seconds": seconds,
                "exposures_mended": max(mended, 0)}
     return solution, spectra, journal
+
+
+def _evaluations(progress: PartDone, begin: float, end: float) -> Callable[[], None]:
+    """Tells ``progress`` of each evaluation of a stage; how many there will be is not known."""
+    number = 0
+
+    def tell() -> None:
+        nonlocal number
+        number += 1
+        progress(begin + (end - begin) * number / (number + USUAL_EVALUATIONS))
+
+    return tell
 
 
 def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGeometry, options: SolveOptions) -> int:
@@ -271,8 +295,10 @@ def refine_one(
     memory: int = 2 * 1024**3,
     reference_fsc: Sequence[float] = (),
     opened: Optional[SeriesImages] = None,
+    progress: PartDone = untold,
 ) -> SeriesOutcome:
-    """Refine one series of ``dataset`` in place. ``reference_fsc`` and ``opened`` as in ``SeriesModel``."""
+    """Refine one series of ``dataset`` in place. ``reference_fsc`` and ``opened`` as in ``SeriesModel``; ``progress`` is told
+    which part is done, 0 to 1."""
     fine = refinement_grid(grid, resolution)
     if magnified(settings.to_dict(), dataset, series):  # of this series alone: what else is in the chunk must not matter
         reach = int(references[0].radius / (1.0 + LARGEST_MAGNIFICATION))
@@ -295,8 +321,11 @@ def refine_one(
     begin = time.perf_counter()
     found = search(model, start, settings, options)
     journal.seconds["search"] = journal.seconds.get("search", 0.0) + time.perf_counter() - begin
+    before = SHARE_OF_SEARCH if settings.search_cone else 0.0
+    progress(before)
     # What a search found may be far from the start: the priors are about it.
-    solution, spectra, report = refine_series(model, found.copy(), found, radii, options)
+    solution, spectra, report = refine_series(model, found.copy(), found, radii, options,
+                                              lambda part: progress(before + (1.0 - before) * part))
     journal.seconds["refine"] = journal.seconds.get("refine", 0.0) + report["seconds"]
     score = projection_scores(model, solution)
     view, place = uncertainties(model, solution)

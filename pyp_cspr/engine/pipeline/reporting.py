@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
@@ -11,16 +10,21 @@ import numpy as np
 from ..errors import CsprError
 from ..io.mrc import read_map
 from .plan import chunk_dataset
-from .store import RunStore, read_json, read_rows
+from .store import UNREADABLE, RunStore, read_json, read_rows
 
 if TYPE_CHECKING:
     from ..report.refinement import RefinementData
 
 
 def report_refinement(folder: Path, history: Sequence[Dict[str, Any]], planned: int, reason: str = "") -> int:
-    """Write RUN/report.html from the iterations of ``history``; returns the bytes written. ``reason``: why it has ended."""
+    """Write RUN/report.html and its figures in RUN/report from the iterations of ``history``; returns the bytes written.
+
+    ``reason``: why it has ended.
+    """
     from ..report.refinement import write_refinement_report  # drawing is slow to import and not every caller draws
 
+    for path in (folder / "report").glob("[0-9][0-9]_*.png"):  # an iteration may have other figures than the one before
+        path.unlink()
     return write_refinement_report(folder / "report.html", load_refinement(folder, history, planned, reason))
 
 
@@ -63,7 +67,7 @@ def read_tables(store: RunStore, n_series: int) -> List[Dict[str, np.ndarray]]:
             for name in arrays.files:
                 row, column = name.split(".", 1)
                 tables[int(row)][column] = arrays[name]
-    except (OSError, ValueError, IndexError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise CsprError(f"{path}: cannot be read ({error}); delete {store.folder} and run again") from None
     return tables
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import sys
@@ -46,7 +47,7 @@ def check_machine(processes: int, threads: int, memory: float) -> None:
     """Raise InputError for numbers that cannot be."""
     if processes < 0 or threads < 0:
         raise InputError(f"processes {processes}, threads {threads}; they must be 0 (choose) or above")
-    if memory < 0:
+    if not 0 <= memory < math.inf:
         raise InputError(f"memory {memory:g} GB; it must be 0 (choose) or above")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,7 @@ class SeriesModel:
         half = dataset.particles["half"][dataset.particles_of(series)]
         self.which = np.minimum(half[self.projections.particle], len(self.references)) - 1
         self._blocks = self._cut_blocks()
+        self.evaluated: Callable[[], None] = lambda: None  # called after each evaluation of the equations
         self._resident: Optional[_Block] = None
 
     def __len__(self) -> int:
@@ -300,6 +301,7 @@ class SeriesModel:
                 m, g = (None if values is None else values[here] for values in (magnification, gain))
                 parts.append(self._block_equations(block, asked[here], rotations[here], centres[here], count, change, m, g))
                 places.append(here)
+        self.evaluated()
         if len(parts) == 1:
             return parts[0]
         if not parts:

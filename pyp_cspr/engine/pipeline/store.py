@@ -10,18 +10,22 @@ RUN/
   optimisation_set.star particles.star tomograms.star tilt_series/    so that a run is again a data set
   result.npz refinement.npz    the data set as merged; scores, weights and uncertainties of a refinement
   summary.json                 written last by the merge: its presence means that the run is whole
+  report/                      the figures of report.html as PNG
+  .lock                        held by the command that works here; empty
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import math
 import os
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -32,6 +36,7 @@ from ..model.task import ChunkTask, Manifest, MapGrid
 from .refine_series import SeriesOutcome
 
 Sums = Tuple[Accumulator, Accumulator]
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile)  # what reading a damaged .npz may raise
 
 
 def write_atomic(path: Path, write: Callable[[Any], None]) -> int:
@@ -44,9 +49,25 @@ def write_atomic(path: Path, write: Callable[[Any], None]) -> int:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror}); check the folder and the space left") from None
+    finally:
+        temporary.unlink(missing_ok=True)
     return path.stat().st_size
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> int:
+    """Write a whole .npz or none; returns the bytes written.
+
+    ``np.savez`` leaves its archive open where the disk is full, and that complains when the program ends.
+    """
+
+    def write(stream: Any) -> None:
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+            for name, values in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
+
+    return write_atomic(path, write)
 
 
 def write_json(path: Path, values: Any) -> int:
@@ -63,6 +84,18 @@ def read_json(path: Path) -> Any:
         raise CsprError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise CsprError(f"{path}: cannot be read ({error})") from None
+
+
+def read_record(path: Path, names: Sequence[str], remedy: str) -> Dict[str, Any]:
+    """A JSON object that has these names. Raises CsprError with the ``remedy`` where the file is missing, damaged or other."""
+    try:
+        values = read_json(path)
+    except CsprError as error:
+        raise CsprError(f"{error}; {remedy}") from None
+    missing = names if not isinstance(values, dict) else [name for name in names if name not in values]
+    if missing:
+        raise CsprError(f"{path}: is damaged, it has no {missing[0]!r}; {remedy}")
+    return dict(values)
 
 
 def _rows_arrays(dataset: Dataset) -> Dict[str, np.ndarray]:
@@ -98,8 +131,7 @@ def hash_array(values: np.ndarray) -> str:
 
 def write_rows(path: Path, dataset: Dataset) -> int:
     """The tables of a data set, bit for bit; returns the bytes written."""
-    arrays = _rows_arrays(dataset)
-    return write_atomic(path, lambda stream: np.savez(stream, **arrays))
+    return write_arrays(path, _rows_arrays(dataset))
 
 
 def read_rows(path: Path) -> Dataset:
@@ -184,8 +216,29 @@ class RunStore:
     def plan(self) -> Dict[str, Any]:
         if not self.plan_path.exists():
             raise InputError(f"{self.folder}: holds no run; make one with `cspr plan` or `cspr reconstruct`")
-        plan: Dict[str, Any] = read_json(self.plan_path)
-        return plan
+        return read_record(self.plan_path, ("hash", "grid", "chunks"), f"delete {self.folder} and start again")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands out of the folder, which must be there. Raises CsprError where one is at work in it.
+
+        Chunks take no lock: they only write into folders of their own. Not all network file systems have locks; there, two
+        commands in one folder are not noticed. The system lets go of the lock of a process that ends, however it ends.
+        """
+        path = self.folder / ".lock"
+        try:
+            stream = open(path, "a")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CsprError(f"{self.folder}: another cspr works in this folder; wait until it is done, or give another "
+                                "--out") from None
+            except OSError:
+                pass
+            yield
 
     def grid(self) -> MapGrid:
         return MapGrid(**self.plan()["grid"])
@@ -207,10 +260,10 @@ class RunStore:
         if not path.exists():
             return None
         try:
-            manifest: Dict[str, Any] = read_json(path)
+            manifest = read_record(path, ("task_hash", "files", "journal"), "")
         except CsprError:
             return None
-        return manifest if manifest.get("task_hash") == task.hash else None
+        return manifest if manifest["task_hash"] == task.hash else None
 
     def manifest(self, task: ChunkTask) -> Optional[Dict[str, Any]]:
         """The manifest of a finished chunk, or None where it is missing, of another task, or not whole."""
@@ -244,12 +297,11 @@ class RunStore:
         for half, accumulator in enumerate(sums, start=1):
             numerator, denominator = accumulator.to_arrays()
             arrays = {"numerator": numerator, "denominator": denominator}
-            name = f"half{half}.npz"
-            files[name] = write_atomic(folder / name, lambda stream, a=arrays: np.savez(stream, **a))  # type: ignore[misc]
+            files[f"half{half}.npz"] = write_arrays(folder / f"half{half}.npz", arrays)
         if rows is not None:
             files["rows.npz"] = write_rows(folder / "rows.npz", rows)
             tables = {f"{i}.{name}": values for i, one in enumerate(outcomes) for name, values in one.tables().items()}
-            files["outcome.npz"] = write_atomic(folder / "outcome.npz", lambda stream: np.savez(stream, **tables))
+            files["outcome.npz"] = write_arrays(folder / "outcome.npz", tables)
             journal = dict(journal, refinement=[one.report for one in outcomes])
         manifest = Manifest(task.hash, files, journal).to_dict()
         write_json(folder / "manifest.json", manifest)
@@ -260,7 +312,7 @@ class RunStore:
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return Accumulator.from_arrays(grid.box, grid.padding, grid.radius, arrays["numerator"], arrays["denominator"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise CsprError(f"{path}: a partial sum cannot be read ({error}); delete {path.parent} and run again") from None
 
     def read_refined(self, index: int) -> Tuple[Dataset, List[Dict[str, np.ndarray]]]:
@@ -274,7 +326,7 @@ class RunStore:
                 for name in arrays.files:
                     number, column = name.split(".", 1)
                     outcomes[int(number)][column] = arrays[name]
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise CsprError(f"{path}: cannot be read ({error}); delete {folder} and run again") from None
         return dataset, outcomes
 
@@ -288,9 +340,13 @@ class RunStore:
     def finished(self) -> Optional[Dict[str, Any]]:
         """summary.json, or None while the run is not whole."""
         path = self.folder / "summary.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        return read_record(path, ("resolution_0143", "seconds"), "delete it and run again")
 
-    def clean(self) -> None:
-        """Remove what a killed process left half-written."""
+    def clean(self, chunks: bool = False) -> None:
+        """Remove what a killed process left half-written; of ``chunks`` as well only where none can be running, as the jobs of
+        a command that was killed may."""
         for path in self.folder.rglob(".*.part"):
-            path.unlink(missing_ok=True)
+            if chunks or "chunks" not in path.relative_to(self.folder).parts:
+                path.unlink(missing_ok=True)

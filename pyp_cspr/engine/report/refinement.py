@@ -58,7 +58,10 @@ class RefinementData:
 
 
 def write_refinement_report(path: Path, data: RefinementData) -> int:
-    """Write the page; returns the bytes written. Raises InputError where it cannot be written."""
+    """Write the page, and at the end its figures as PNG beside it in ``report/``; returns the bytes written.
+
+    Raises InputError where it cannot be written.
+    """
     chapters: List[Chapter] = [("Map", _map(data)), ("Particles", _particles(data)), ("Tilt images", _exposures(data)),
                                ("Run", _run(data))]
     refined = len(data.history) > 1
@@ -70,7 +73,8 @@ def write_refinement_report(path: Path, data: RefinementData) -> int:
     summary = data.summary
     lead = f"{summary['data']}: {count(summary['n_particles'], 'particle')} of {count(summary['n_series'], 'tilt series')}"
     footer = f"cspr {summary['version']}. Every iteration has a report of its own: iterations/NNN/report.html"
-    return write_report(path, f"Refinement {data.name}", _facts(data), first, lead, footer, chapters=chapters,
+    pngs = path.with_suffix("") if data.reason else None  # they take half as long as the page
+    return write_report(path, f"Refinement {data.name}", _facts(data), first, lead, footer, pngs, chapters,
                         state=f"{state[:1].upper()}{state[1:]}", refresh=0 if data.reason else REFRESH)
 
 
@@ -213,7 +217,8 @@ def weights_by_band(tables: Sequence[SeriesTables], limit: Optional[float]) -> T
 
 def _run(data: RefinementData) -> List[Section]:
     return [
-        ("Where the time went", "", figures.time_by_iteration(data.seconds)),
+        ("Where the time went", "Seconds of computing, added over all chunks and processes.",
+         figures.time_by_iteration(data.seconds)),
         particles_section(data.end),
         ("Tilt scheme", "", figures.tilt_scheme(data.end)),
     ]

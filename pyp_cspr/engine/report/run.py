@@ -18,7 +18,10 @@ from .sections import ball_diameter, count, image_section, orientations, particl
 def write_run_report(
     path: Path, dataset: Dataset, result: Finalised, grid: MapGrid, summary: Dict[str, Any], journal: Dict[str, Any]
 ) -> int:
-    """Write ``report.html``; returns the bytes written. ``summary`` and ``journal`` are those of the run folder."""
+    """Write ``report.html``; returns the bytes written. ``summary`` and ``journal`` are those of the run folder.
+
+    The figures are written as PNG as well, into ``report/`` beside it, but not of an iteration of a refinement.
+    """
     sections = [
         _resolution(result, grid),
         ("Map", "Wiener-filtered with the corrected FSC, not sharpened. Orange: where the mask is one half.",
@@ -39,16 +42,14 @@ def write_run_report(
         sections.append(noise)
     seconds = {name: value for name, value in journal["total"]["seconds"].items() if value > 0}
     if seconds:
-        sections.append(("Time", "", figures.timings(seconds)))
+        sections.append(("Time", "Seconds of computing, added over all chunks and processes.", figures.timings(seconds)))
     lead = f"{summary['data']}: {count(summary['n_particles'], 'particle')} of {count(summary['n_series'], 'tilt series')}"
-    return write_report(path, _title(path), _facts(summary, result), sections, lead, f"cspr {summary['version']}")
-
-
-def _title(path: Path) -> str:
-    folder = path.parent
+    folder, png_folder = path.parent, None
     if folder.parent.name == "iterations" and folder.name.isdigit():
-        return f"Reconstruction {folder.parent.parent.name}, iteration {int(folder.name)}"
-    return f"Reconstruction {folder.name}"
+        title = f"Reconstruction {folder.parent.parent.name}, iteration {int(folder.name)}"
+    else:
+        title, png_folder = f"Reconstruction {folder.name}", path.with_suffix("")
+    return write_report(path, title, _facts(summary, result), sections, lead, f"cspr {summary['version']}", png_folder)
 
 
 def _facts(summary: Dict[str, Any], result: Finalised) -> Dict[str, Any]:

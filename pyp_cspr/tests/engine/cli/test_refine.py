@@ -266,7 +266,7 @@ def test_results_of_two_iterations_are_never_taken_for_one_run(run, tmp_path, mo
 
     monkeypatch.setattr(iterate, "write_atomic", killed)
     with pytest.raises(KeyboardInterrupt):
-        iterate.refine(str(run.data), str(run.data / "reference.mrc"), str(folder), {}, 0, processes=1, threads=1, report=False)
+        iterate.refine(str(run.data), str(run.data / "reference.mrc"), str(folder), {}, 1, processes=1, threads=1, report=False)
     assert not (folder / "summary.json").exists()
     named = {"particles.star", "tomograms.star", "tilt_series/TS_01.star", "tilt_series/TS_02.star"}
     assert named <= set(order[: order.index("optimisation_set.star")])

@@ -268,7 +268,7 @@ def test_folders_that_cannot_be(scored, tmp_path, capsys):
     capsys.readouterr()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
-    assert "holds a run" in refused("--out", str(tmp_path / "run"), "--score", "4", "--overwrite")
+    assert "holds a reconstruction" in refused("--out", str(tmp_path / "run"), "--score", "4", "--overwrite")
     (tmp_path / "file").write_text("")
     assert "cannot be made" in refused("--out", str(tmp_path / "file" / "out"), "--score", "4")
     assert main(["filter", str(tmp_path / "nothing"), "--out", out, "--score", "4"]) == 2

@@ -49,6 +49,7 @@ def data(random) -> RefinementData:
 def test_a_run_that_goes_on_loads_itself_again(data, tmp_path):
     path = tmp_path / "report.html"
     assert write_refinement_report(path, data) == path.stat().st_size
+    assert not (tmp_path / "report").exists()
     page = path.read_text()
     assert 'http-equiv="refresh"' in page
     assert "Running: iteration 2 of at most 4 is done" in page
@@ -57,7 +58,10 @@ def test_a_run_that_goes_on_loads_itself_again(data, tmp_path):
 def test_the_page_of_a_finished_run_is_whole(data, tmp_path):
     data.reason = "converged: the limit stays at 8.3 A and poses moved by 0.05 deg"
     path = tmp_path / "report.html"
-    write_refinement_report(path, data)
+    written = write_refinement_report(path, data)
+    figures = [figure.stat().st_size for figure in (tmp_path / "report").glob("*.png")]
+    assert len(figures) > 12
+    assert written == path.stat().st_size + sum(figures)
     page = path.read_text()
     checker = Checker()
     checker.feed(page)

@@ -36,7 +36,9 @@ def test_a_run_of_stacks_has_no_tilt_image(result, tmp_path):
     path = tmp_path / "run" / "report.html"
     written = write_run_report(path, dataset, result, GRID, SUMMARY, journal_of(result))
     page = path.read_text()
-    assert written == path.stat().st_size
+    figures = list((tmp_path / "run" / "report").glob("*.png"))
+    assert len(figures) >= 7
+    assert written == path.stat().st_size + sum(figure.stat().st_size for figure in figures)
     assert "<h1>Reconstruction run</h1>" in page
     assert "9.00 Å" in page
     assert "5.6 GB" in page
