@@ -23,8 +23,8 @@ from pyp_cspr.tests.viewers.gui import (
 )
 
 SAMPLE = {"nSeries": 2, "nParticles": 8, "nTilts": 9, "boxSize": 32, "pixelSize": 8.0}
-WINDOW = "1400x860+20+20"
-PROTOCOLS_WIDE, RUNS_HIGH = 390, 230  # pixels in the project's window
+WINDOW = "1560x820+20+20"
+PROTOCOLS_WIDE, RUNS_HIGH = 380, 210  # pixels in the project's window
 INPUTS = {"inputParticles": "subTomograms", "inputTiltSeries": "tiltSeries", "inputCTFs": "ctfs",
           "inputReference": "reference"}
 WIZARDS = {"symmetry": ("symmetry", "C3"), "maskDiameter": ("diameter", 200.0), "maskSource": ("mask", 0),
@@ -171,6 +171,7 @@ class Session:
         self.keep(dialog, name)
         press(self.root, dialog, "Select")
         yield lambda: len(windows(self.root)) == count
+        yield 0.3  # the wizard gets its answer after the window is gone
 
     def execute(self) -> Any:
         """Execute from the form; the viewer is opened at once and follows the run."""
@@ -221,7 +222,9 @@ class Session:
         self.keep(self.root, "project")
 
     def arrange(self) -> Any:
-        """The project's window with room for the names of protocols, and for all outputs of a run."""
+        """The project's window as it is now, with room for the names of protocols, and for all outputs of a run."""
+        self.view.refreshRuns()
+        self.view._selectItemProtocol(self.run_of("ProtPypCsprRefine"))
         across = next(one for one in self.view.winfo_children() if one.winfo_class() == "Panedwindow")
         across.sash_place(0, PROTOCOLS_WIDE, 1)
         next(one for one in parts(across, "TPanedwindow")).sashpos(0, RUNS_HIGH)

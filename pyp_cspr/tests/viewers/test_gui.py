@@ -29,7 +29,8 @@ def session(host, display):
     browser = folder / "browser.sh"
     browser.write_text(f"#!/bin/sh\necho \"$@\" >> {folder}/browser.txt\n")
     browser.chmod(0o755)
-    environment = dict(environment, DISPLAY=display, BROWSER=f"{browser} %s")
+    # The host takes a protocol that ends just as it looks for its process, which it does by itself, for one that was killed.
+    environment = dict(environment, DISPLAY=display, BROWSER=f"{browser} %s", SCIPION_GUI_CANCEL_AUTO_REFRESH="True")
     done = subprocess.run([sys.executable, str(PROGRAM), str(folder)], capture_output=True, text=True, timeout=600,
                           env=environment, cwd=folder, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
