@@ -238,8 +238,9 @@ class Session:
     def filter_particles(self) -> Any:
         """The form of the filter with the score wizard, on the refined particles."""
         yield from self.waited_form("ProtPypCsprFilter", "filter")
-        for parameter, output in (("inputParticles", "particles"), ("inputTiltSeries", "tiltSeries"), ("inputCTFs", "ctfs")):
-            yield from self.choose(parameter, f"refine.{output}")
+        for parameter, output in (("inputParticles", "refine.particles"), ("inputTiltSeries", "refine.tiltSeries"),
+                                  ("inputCTFs", "sample data.ctfs")):
+            yield from self.choose(parameter, output)
         yield from self.wizard("byScore", "score", float(self.lowest_score()))
         self.seen["score_wizard"] = self.seen["wizards"]["ProtPypCsprFilter.byScore"][0]
         self.keep(self.form.root, "filter_form")
