@@ -53,6 +53,8 @@ class Driver:
     def _end(self, error: str = "") -> None:
         if error:
             self.errors.append(error)
+        for window in reversed(windows(self.root)):  # a dialog that waits for its window does not end with the main loop
+            window.destroy()
         self._quit()
 
     def _quit(self) -> None:
