@@ -180,7 +180,7 @@ def draw(rows: List[Dict[str, Any]], path: str) -> None:
     left.set(xlabel="start error of each component (deg; twice that in Å)", ylabel="particles within 5° (%)", ylim=(0, 103))
     right.set(xlabel=left.get_xlabel(), ylabel="place error / Cramér-Rao bound", yscale="log")
     right.axhline(1.0, color="black", linewidth=0.8)
-    left.legend(fontsize=7, frameon=False)
+    left.legend(fontsize=7, frameon=False, handlelength=3.6)  # long enough to tell dashes from lines
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)

@@ -36,6 +36,7 @@ IMAGES = Path(__file__).resolve().parent / "images"
 ERRORS = ["--pose-error", "2", "--position-error", "4", "--tilt-error", "0.5", "--axis-error", "0.5", "--shift-error", "4"]
 LARGEST = 300_000  # bytes of a picture
 GAP = 20  # pixels between pictures
+PAGE = 1700  # pixels of the report that are shown
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -135,7 +136,7 @@ def noise_curves(data: RefinementData) -> Figure:
 
 
 def page_picture(report: Path) -> Optional[Image.Image]:
-    """The top of the report, light above the diagonal and dark below it."""
+    """The top of the report in light, and what follows it in dark; they meet between two rows of sections."""
     browser = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
     if browser is None:
         return None
@@ -146,13 +147,17 @@ def page_picture(report: Path) -> Optional[Image.Image]:
         page.write_text(report.read_text(encoding="utf-8").replace(work, ""), encoding="utf-8")
         for scheme in (1, 0):
             path = Path(folder) / f"{scheme}.png"
-            options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1180,1640",
+            options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size=1180,{PAGE}",
                        f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={path}", page.as_uri()]
             subprocess.run([browser, *options], check=True, capture_output=True, timeout=120)
-            pages.append(Image.open(path).convert("RGB").resize((900, 1251), Image.Resampling.LANCZOS))
-    rows, columns = np.mgrid[:1251, :900]
-    light = Image.fromarray(np.where(rows / 1251 + columns / 900 < 1.0, 255, 0).astype(np.uint8))
-    return Image.composite(pages[0], pages[1], light)
+            pages.append(Image.open(path).convert("RGB"))
+    light = np.asarray(pages[0])
+    rows = np.flatnonzero((light == light[0, 0]).all(axis=(1, 2)))
+    gaps = [run for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if run[0] > PAGE / 3]
+    middle = int(np.median(max(gaps, key=len)))  # before a chapter
+    pages[1].paste(pages[0].crop((0, 0, pages[0].width, middle)), (0, 0))
+    whole = pages[1].crop((0, 0, pages[1].width, int(gaps[-1][0]) + GAP // 2))
+    return whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 def make_pictures(work: Path) -> None:

@@ -20,7 +20,6 @@ from PIL import Image, ImageOps
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = Path(__file__).resolve().parent / "images"
-HOSTS = "[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n"
 SAMPLE = {"nSeries": 2, "nParticles": 60, "nTilts": 41, "boxSize": 48, "pixelSize": 5.0}
 SCREEN = "1600x1000x24"
 GAP, BACK, EDGE = 16, (255, 255, 255), (200, 206, 212)
@@ -28,27 +27,21 @@ GAP, BACK, EDGE = 16, (255, 255, 255), (200, 206, 212)
 PICTURES = {
     "scipion_project": [["project"]],
     "scipion_form": [["refine_form_0", "refine_form_1"]],
-    "scipion_wizards": [["wizard_symmetry"], ["wizard_mapBox"]],
+    "scipion_wizards": [["ProtPypCsprRefine.symmetry"], ["ProtPypCsprRefine.mapBox"]],
     "scipion_viewer": [["viewer_form", "showFsc"], ["showCourse", "showWeights"]],
     "scipion_particles": [["showMap", "showDirections"], ["showGeometry", "showShifts"]],
-    "scipion_filter": [["wizard_byScore"]],
+    "scipion_filter": [["ProtPypCsprFilter.byScore"]],
 }
 
 
 def environment(folder: Path) -> None:
-    """What the host reads when it is imported; the plugin is found even where this is only a checkout."""
-    metadata = folder / "metadata" / "scipion_em_pyp_cspr-0.dist-info"
-    metadata.mkdir(parents=True, exist_ok=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: scipion-em-pyp-cspr\nVersion: 0\n")
-    (metadata / "entry_points.txt").write_text("[pyworkflow.plugin]\npyp_cspr = pyp_cspr\n")
-    (folder / "hosts.conf").write_text(HOSTS)
-    places = [str(ROOT), str(metadata.parent)]
-    sys.path[:0] = places
-    os.environ.update(
-        SCIPION_HOME=str(folder), SCIPION_USER_DATA=str(folder / "data"), SCIPION_HOSTS=str(folder / "hosts.conf"),
-        SCIPION_DOMAIN="pwem", SCIPION_NOTIFY="False", SCIPION_TEST_NOSYNC="True", SCIPION_PYTHON=sys.executable,
-        SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo", NO_COLOR="1", PYTHONPATH=os.pathsep.join(places), BROWSER="true",
-    )
+    """What the host reads when it is imported."""
+    sys.path.insert(0, str(ROOT))
+    from pyp_cspr.tests.protocols.home import host_variables, plugin_path
+
+    path = plugin_path(folder)
+    sys.path[:0] = path.split(os.pathsep)
+    os.environ.update(host_variables(folder), PYTHONPATH=path, BROWSER="true")
 
 
 def start_server() -> Any:

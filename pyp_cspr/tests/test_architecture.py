@@ -25,7 +25,8 @@ HOST = ("pyworkflow", "pwem", "tomo", "xmippLib")
 # Lines over the guide of 400 for a module and 300 for kernels, each with its reason.
 LONG_MODULES: Dict[str, str] = {}
 
-FILE_CALLS = {"open", "read_text", "write_text", "read_bytes", "write_bytes", "memmap", "fromfile", "tofile", "save", "savez"}
+FILE_CALLS = {"open", "read_text", "write_text", "read_bytes", "write_bytes", "memmap", "fromfile", "tofile", "save", "savez",
+              "fdopen", "mkstemp", "NamedTemporaryFile", "TemporaryFile"}
 FILE_CALLS_ELSEWHERE = {
     "core/_jit.py read_bytes": "the kernels' own source, whose hash names their cache",
     "sample/model.py read_text": "the atomic model inside scipion-em, a data file of a dependency",

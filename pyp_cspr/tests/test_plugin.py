@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pyp_cspr
+from pyp_cspr.tests.protocols.home import host_variables
 
 HERE = Path(pyp_cspr.__file__).parent
 
@@ -57,8 +58,6 @@ def test_entry_points_name_the_package_and_the_command():
 def test_the_host_finds_the_plugin(tmp_path):
     """In a process of its own: the host reads its environment when imported."""
     pytest.importorskip("pwem", reason="Scipion's packages are not installed")
-    hosts = tmp_path / "hosts.conf"
-    hosts.write_text("[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n")
     code = (
         "from importlib import metadata\n"
         "try: metadata.distribution('scipion-em-pyp-cspr')\n"
@@ -77,17 +76,7 @@ def test_the_host_finds_the_plugin(tmp_path):
         "assert set(module._references) <= set(module._bibtex), dict(module._bibtex)\n"
         "print('found')\n"
     )
-    environment = {
-        **os.environ,
-        "SCIPION_HOME": str(tmp_path),
-        "SCIPION_USER_DATA": str(tmp_path / "data"),
-        "SCIPION_HOSTS": str(hosts),
-        "SCIPION_DOMAIN": "pwem",
-        "SCIPION_NOTIFY": "False",
-        "SCIPION_PYTHON": sys.executable,
-        "SCIPION_PRIORITY_PACKAGE_LIST": "pwem tomo",
-        "NO_COLOR": "1",
-    }
+    environment = {**os.environ, **host_variables(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=environment, cwd=tmp_path, check=False
     )

@@ -47,7 +47,8 @@ class PypCsprViewer(ProtocolViewer):
 
     def _addChimera(self, form: Any) -> None:
         if chimera_program():
-            form.addParam(CHIMERA, params.LabelParam, label="The map in ChimeraX", help="Opens the map that is chosen above.")
+            form.addParam(CHIMERA, params.LabelParam, label="The map in ChimeraX",
+                          help="Opens what is chosen above; of half maps, or of start and end, both.")
 
     def _getVisualizeDict(self) -> Dict[str, Callable[[Any], Any]]:
         found: Dict[str, Callable[[Any], Any]] = {plot.name: self._openPlot for plot in self._plots}
@@ -87,18 +88,18 @@ class PypCsprViewer(ProtocolViewer):
         webbrowser.open_new_tab(path.as_uri())
         return []
 
-    def _mapFile(self, chosen: SimpleNamespace) -> Path:
-        """The map that ChimeraX opens. Raises NotYet."""
-        return Path(self._run().maps()) / "map.mrc"
+    def _mapFiles(self, chosen: SimpleNamespace) -> List[Path]:
+        """The maps that ChimeraX opens. Raises NotYet."""
+        raise NotImplementedError
 
     def _openChimera(self, name: Optional[str] = None) -> List[Any]:
         from pwem.viewers import ChimeraView
 
         try:
-            path = self._mapFile(self._chosen())
+            paths = self._mapFiles(self._chosen())
         except (NotYet, CsprError) as reason:
             return [self.infoMessage(str(reason), "ChimeraX")]
-        return [ChimeraView(str(path))]
+        return [ChimeraView([str(path) for path in paths])]
 
 
 def chimera_program() -> str:

@@ -1,10 +1,10 @@
-"""What the viewers of data sets share: the folder, the figures of any data set, and a form without a report."""
+"""What the viewers of data sets and maps share: the folder, the figures of any of them, and a form without a report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ from ..engine.model.tables import Dataset
 from ..engine.report import figures
 from ..engine.report.sections import ball_diameter, image_section
 from .base import REPORT, Plot, PypCsprViewer
-from .runs import NotYet, read_maps, stamp_of
+from .runs import NotYet, read_curves, read_maps, stamp_of
 
 REFERENCE = "reference"
 
@@ -57,13 +57,36 @@ def reference(run: DataFolder, chosen: SimpleNamespace) -> Figure:
     return figures.map_views(maps[0], pixel, soft_mask(maps[0], pixel).values)
 
 
-def tilt_image(run: DataFolder, chosen: SimpleNamespace) -> Figure:
-    """Particles as circles on a tilt image. Raises NotYet where images cannot be read."""
-    section = image_section(run.dataset(), run.diameter())
+def particles_in_image(dataset: Dataset, diameter: float) -> Figure:
+    """Particles as circles of ``diameter`` angstrom on a tilt image. Raises NotYet where images cannot be read."""
+    section = image_section(dataset, diameter)
     if section is None:
         raise NotYet("The tilt images cannot be read: they may have been moved.")
     assert isinstance(section[2], Figure)
     return section[2]
+
+
+def tilt_image(run: DataFolder, chosen: SimpleNamespace) -> Figure:
+    """Particles of the data set on a tilt image."""
+    return particles_in_image(run.dataset(), run.diameter())
+
+
+def masked_map(folder: Path, name: str) -> Figure:
+    """A map of a run folder, with the outline of the mask."""
+    maps, pixel = read_maps(folder, name, "mask")
+    return figures.map_views(maps[0], pixel, None if name == "mask" else maps[1])
+
+
+def half_maps(folder: Path) -> Figure:
+    """The two half maps of a run folder."""
+    halves, pixel = read_maps(folder, "half1", "half2")
+    return figures.maps_compared(halves[0], halves[1], pixel, ("half 1", "half 2"))
+
+
+def fsc_of(folder: Path, resolution: Optional[float]) -> Figure:
+    """The FSC curves of a run folder, with the resolution (angstrom at 0.143, None: none) marked."""
+    masks, pixel = read_maps(folder, "mask")
+    return figures.fsc_curves(read_curves(folder), len(masks[0]), pixel, float("nan") if resolution is None else resolution)
 
 
 def per_series(run: DataFolder, chosen: SimpleNamespace) -> Figure:

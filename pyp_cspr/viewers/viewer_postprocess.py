@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 from matplotlib.figure import Figure
 from pyworkflow.protocol import params
 
 from ..engine.pipeline.store import read_json
-from ..engine.report import figures
 from ..protocols import ProtPypCsprPostProcess
 from .base import REPORT, Plot, PypCsprViewer
-from .runs import NotYet, read_curves, read_maps, stamp_of
+from .data_folder import fsc_of, masked_map
+from .runs import NotYet, stamp_of
 
 MAPS = ("sharpened map", "mask")
-SHARPENED, MASK = range(2)
-FILES = {SHARPENED: "map_sharpened", MASK: "mask"}
+SHARPENED = 0
+FILES = ("map_sharpened", "mask")
 
 
 class PostProcessed:
@@ -40,14 +40,7 @@ class PostProcessed:
 
 
 def _fsc(run: PostProcessed, chosen: SimpleNamespace) -> Figure:
-    resolution = read_json(run.maps() / "summary.json")["resolution_0143"]
-    maps, pixel = read_maps(run.maps(), "mask")
-    return figures.fsc_curves(read_curves(run.maps()), len(maps[0]), pixel, float("nan") if resolution is None else resolution)
-
-
-def _map(run: PostProcessed, chosen: SimpleNamespace) -> Figure:
-    maps, pixel = read_maps(run.maps(), FILES[chosen.map], "mask")
-    return figures.map_views(maps[0], pixel, None if chosen.map == MASK else maps[1])
+    return fsc_of(run.maps(), read_json(run.maps() / "summary.json")["resolution_0143"])
 
 
 PLOTS = (
@@ -56,7 +49,7 @@ PLOTS = (
          _fsc),
     Plot("showMap", "Sections and projections of the map",
          "Of the map that was chosen. Orange: where the mask is one half.",
-         _map),
+         lambda run, chosen: masked_map(run.maps(), FILES[chosen.map])),
 )
 
 
@@ -79,8 +72,8 @@ class PypCsprPostProcessViewer(PypCsprViewer):
     def _run(self) -> PostProcessed:
         return PostProcessed(self._folder())
 
-    def _mapFile(self, chosen: SimpleNamespace) -> Path:
-        return self._run().maps() / f"{FILES[chosen.map]}.mrc"
+    def _mapFiles(self, chosen: SimpleNamespace) -> List[Path]:
+        return [self._run().maps() / f"{FILES[chosen.map]}.mrc"]
 
     def _getVisualizeDict(self) -> Dict[str, Callable[[Any], Any]]:
         return {name: call for name, call in super()._getVisualizeDict().items() if name != REPORT}

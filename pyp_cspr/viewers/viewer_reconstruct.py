@@ -4,46 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, List
 
 import numpy as np
 from matplotlib.figure import Figure
 from pyworkflow.protocol import params
 
 from ..engine.report import figures
-from ..engine.report.sections import ball_diameter, image_section, orientations
+from ..engine.report.sections import ball_diameter, orientations
 from ..protocols import ProtPypCsprReconstruct
 from .base import Plot, PypCsprViewer
-from .data_folder import DEFOCUS, SCHEME
-from .runs import NotYet, ReconstructionRun, read_curves, read_maps
+from .data_folder import DEFOCUS, SCHEME, fsc_of, half_maps, masked_map, particles_in_image
+from .runs import ReconstructionRun, read_maps
 
 MAPS = ("map", "sharpened map", "half maps", "mask")
 MAP, SHARPENED, HALVES, MASK = range(4)
-FILES = {MAP: "map", SHARPENED: "map_sharpened", HALVES: "half1", MASK: "mask"}
+FILES = (("map",), ("map_sharpened",), ("half1", "half2"), ("mask",))
 
 
 def _fsc(run: ReconstructionRun, chosen: SimpleNamespace) -> Figure:
-    summary = run.summary()
-    resolution = summary["resolution_0143"]
-    return figures.fsc_curves(read_curves(run.maps()), summary["box"], summary["pixel"],
-                              float("nan") if resolution is None else resolution)
+    return fsc_of(run.maps(), run.summary()["resolution_0143"])
 
 
 def _map(run: ReconstructionRun, chosen: SimpleNamespace) -> Figure:
-    if chosen.map == HALVES:
-        halves, pixel = read_maps(run.maps(), "half1", "half2")
-        return figures.maps_compared(halves[0], halves[1], pixel, ("half 1", "half 2"))
-    maps, pixel = read_maps(run.maps(), FILES[chosen.map], "mask")
-    return figures.map_views(maps[0], pixel, None if chosen.map == MASK else maps[1])
+    return half_maps(run.maps()) if chosen.map == HALVES else masked_map(run.maps(), FILES[chosen.map][0])
 
 
 def _image(run: ReconstructionRun, chosen: SimpleNamespace) -> Figure:
     masks, pixel = read_maps(run.maps(), "mask")
-    section = image_section(run.dataset(), ball_diameter(masks[0], pixel))
-    if section is None:
-        raise NotYet("The tilt images cannot be read: they may have been moved.")
-    assert isinstance(section[2], Figure)
-    return section[2]
+    return particles_in_image(run.dataset(), ball_diameter(masks[0], pixel))
 
 
 def _particles(run: ReconstructionRun, chosen: SimpleNamespace) -> Figure:
@@ -96,5 +85,5 @@ class PypCsprReconstructViewer(PypCsprViewer):
     def _run(self) -> ReconstructionRun:
         return ReconstructionRun(str(self._folder()))
 
-    def _mapFile(self, chosen: SimpleNamespace) -> Path:
-        return self._run().maps() / f"{FILES[chosen.map]}.mrc"
+    def _mapFiles(self, chosen: SimpleNamespace) -> List[Path]:
+        return [self._run().maps() / f"{name}.mrc" for name in FILES[chosen.map]]

@@ -13,15 +13,16 @@ from pyworkflow.protocol import params
 
 from ..engine.report import figures
 from ..engine.report.refinement import RefinementData, particle_moves, weights_by_band
-from ..engine.report.sections import ball_diameter, image_section, orientations
+from ..engine.report.sections import ball_diameter, orientations
 from ..protocols import ProtPypCsprRefine
 from .base import Plot, PypCsprViewer
+from .data_folder import half_maps, masked_map, particles_in_image
 from .runs import NotYet, RefinementRun, chunk_text, of_series, read_maps
 
 ALL_SERIES = "all"
 MAPS = ("map", "sharpened map", "half maps", "start and end", "mask")
 MAP, SHARPENED, HALVES, COURSE, MASK = range(5)
-FILES = {MAP: "map", SHARPENED: "map_sharpened", HALVES: "half1", COURSE: "map", MASK: "mask"}
+FILES = (("map",), ("map_sharpened",), ("half1", "half2"), ("map",), ("mask",))
 LOG = "showLog"
 
 
@@ -51,23 +52,17 @@ def _fsc(data: RefinementData) -> Figure:
 def _map(run: RefinementRun, chosen: SimpleNamespace) -> Figure:
     folder = run.maps(chosen.iteration)
     if chosen.map == HALVES:
-        halves, pixel = read_maps(folder, "half1", "half2")
-        return figures.maps_compared(halves[0], halves[1], pixel, ("half 1", "half 2"))
+        return half_maps(folder)
     if chosen.map == COURSE:
         last, pixel = read_maps(folder, "map")
         first, _ = read_maps(run.maps(0), "map")
         return figures.maps_compared(first[0], last[0], pixel, ("start", folder.name.lstrip("0") or "0"))
-    maps, pixel = read_maps(folder, FILES[chosen.map], "mask")
-    return figures.map_views(maps[0], pixel, None if chosen.map == MASK else maps[1])
+    return masked_map(folder, FILES[chosen.map][0])
 
 
 def _image(run: RefinementRun, chosen: SimpleNamespace) -> Figure:
     data = _data(run, chosen, refined=False)
-    section = image_section(data.end, ball_diameter(data.mask, data.summary["pixel"]))
-    if section is None:
-        raise NotYet("The tilt images of this series cannot be read: they may have been moved.")
-    assert isinstance(section[2], Figure)
-    return section[2]
+    return particles_in_image(data.end, ball_diameter(data.mask, data.summary["pixel"]))
 
 
 def _weights(data: RefinementData) -> Figure:
@@ -83,8 +78,8 @@ def _defocus(data: RefinementData) -> Figure:
 
 MAP_PLOTS = (
     Plot("showFsc", "Fourier shell correlation",
-         "Of the half maps, corrected for the mask: the start in orange, the last iteration in bold. It should fall to"
-         " zero before the right end.",
+         "Of the half maps, corrected for the mask: the start in orange, the last iteration in bold. Dots: the resolution, at "
+         "0.143; where the curve stays above, the map's pixel limits it, and a finer one shows more.",
          of_data(_fsc, False)),
     Plot("showCourse", "Resolution and moves by iteration",
          "How far particles turned and moved in each iteration, against how well they are known (dashed). Below a "
@@ -193,8 +188,9 @@ class PypCsprRefineViewer(PypCsprViewer):
     def _run(self) -> RefinementRun:
         return RefinementRun(str(self._folder()), self.protocol.iterations.get())
 
-    def _mapFile(self, chosen: SimpleNamespace) -> Path:
-        return self._run().maps(chosen.iteration) / f"{FILES[chosen.map]}.mrc"
+    def _mapFiles(self, chosen: SimpleNamespace) -> List[Path]:
+        names = [self._run().maps(chosen.iteration) / f"{name}.mrc" for name in FILES[chosen.map]]
+        return [self._run().maps(0) / "map.mrc", *names] if chosen.map == COURSE else names
 
     def _getVisualizeDict(self) -> Dict[str, Callable[[Any], Any]]:
         return dict(super()._getVisualizeDict(), **{LOG: self._openLog})

@@ -135,11 +135,13 @@ class FigureWindow:
             self._line.configure(text=self._state())
 
     def _look(self) -> None:
-        if self._stamp() != self._seen:
-            self.refresh()
-        else:
-            self._tell()
-        self._timer = self.root.after(LOOK_EVERY, self._look)
+        try:
+            if self._stamp() != self._seen:
+                self.refresh()
+            else:
+                self._tell()
+        finally:  # whatever went wrong, which tkinter reports, may be right at the next look
+            self._timer = self.root.after(LOOK_EVERY, self._look)
 
     def close(self) -> None:
         self.root.after_cancel(self._timer)

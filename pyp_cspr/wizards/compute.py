@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pwem.objects import Volume
+from pyworkflow.protocol import Protocol
+from tomo.objects import SetOfSubTomograms
 
 from ..engine.core.filters import soft_sphere
 from ..engine.core.symmetry import group_matrices
@@ -23,19 +26,36 @@ GROUPS = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C12", "D2", "D3", "D4
           "I1", "I2", "I3", "I4")
 
 
-def find_reference(protocol: Any) -> Optional[Any]:
-    """The protocol's reference, or else the volume that came with its particles (of the protocol that made them)."""
-    from pwem.objects import Volume
-
+def find_reference(protocol: Any) -> Any:
+    """The protocol's reference, or else the volume that came with its particles: of the protocol that made them, of the one
+    that made that one's, and so on. Raises InputError where there is none.
+    """
     for name in ("inputReference", "inputAverage"):
         given = getattr(protocol, name, None)
         if given is not None and given.get() is not None:
             return given.get()
-    particles = getattr(protocol, "inputParticles", None)
-    maker = None if particles is None else particles.getObjValue()
-    if maker is None or not hasattr(maker, "iterOutputAttributes"):
-        return None
-    return next((output for _, output in maker.iterOutputAttributes(Volume)), None)
+    found = next((output for maker in _makers(protocol) for _, output in maker.iterOutputAttributes(Volume)), None)
+    if found is not None:
+        return found
+    if hasattr(protocol, "inputReference"):
+        raise InputError("choose the reference volume first")
+    if hasattr(protocol, "inputAverage"):
+        raise InputError("choose the average first")
+    if protocol.inputParticles.get() is None:
+        raise InputError("choose the sub-tomograms first")
+    raise InputError("there is no map to show it on: none of the protocols that these particles come from made one; type the "
+                     "value")
+
+
+def _makers(protocol: Any) -> List[Any]:
+    """The protocols that the particles of a protocol come from, the nearest first."""
+    found = [protocol]
+    for one in found:  # which grows
+        for _, pointer in one.iterInputAttributes():
+            maker = pointer.getObjValue()
+            if isinstance(pointer.get(), SetOfSubTomograms) and isinstance(maker, Protocol) and maker not in found:
+                found.append(maker)
+    return found[1:]
 
 
 def read_cube(volume: Any) -> Tuple[NDArray[np.float32], float]:
@@ -152,6 +172,12 @@ def compare_reference(volume: Any) -> Tuple[Comparison, int, float]:
     pixel = float(volume.getSamplingRate())
     first, second = (read_cube(volume_of(name, pixel))[0] for name in names)
     return compare_halves(first, second, pixel), len(first), pixel
+
+
+def agreement_at(comparison: Comparison, box: int, pixel: float, limit: float) -> float:
+    """The corrected FSC at ``limit`` angstrom, interpolated between shells as its resolutions are."""
+    curve = comparison.curves["corrected"]
+    return float(np.interp(box * pixel / limit, np.arange(len(curve)), curve))
 
 
 def suggest_limit(comparison: Comparison, box: int, pixel: float) -> float:

@@ -10,13 +10,11 @@ from pyworkflow.viewer import DESKTOP_TKINTER
 from pyworkflow.wizard import Wizard
 
 from ..engine.core.filters import Mask, soft_mask
-from ..engine.errors import CsprError, InputError
+from ..engine.errors import CsprError
 from ..engine.report import figures
 from ..protocols import ProtPypCsprFilter, ProtPypCsprPostProcess, ProtPypCsprReconstruct, ProtPypCsprRefine
 from ..protocols.adapters.volumes import resample
 from . import compute
-
-NO_REFERENCE = "choose the reference volume first (or particles of a protocol that made an average)"
 
 
 class PypCsprWizard(Wizard):
@@ -40,10 +38,7 @@ class PypCsprWizard(Wizard):
     @staticmethod
     def reference(form: Any) -> Tuple[NDArray[np.float32], float]:
         """(voxels, pixel) of the reference. Raises InputError where there is none."""
-        volume = compute.find_reference(form.protocol)
-        if volume is None:
-            raise InputError(NO_REFERENCE)
-        return compute.read_cube(volume)
+        return compute.read_cube(compute.find_reference(form.protocol))
 
     @staticmethod
     def number(form: Any, name: str, otherwise: float) -> float:
@@ -236,10 +231,7 @@ class PypCsprResolutionWizard(PypCsprWizard):
     def ask(self, form: Any) -> None:
         from .dialog import FigureDialog, Slider, lines
 
-        volume = compute.find_reference(form.protocol)
-        if volume is None:
-            raise InputError(NO_REFERENCE)
-        comparison, box, pixel = compute.compare_reference(volume)
+        comparison, box, pixel = compute.compare_reference(compute.find_reference(form.protocol))
         target, final = form.wizParamName, isinstance(form.protocol, ProtPypCsprPostProcess)
         start = compute.suggest_limit(comparison, box, pixel)
         if target == "searchResolution":
@@ -248,11 +240,11 @@ class PypCsprResolutionWizard(PypCsprWizard):
             start = comparison.resolution_0143
 
         def draw(values: Any) -> Any:
-            return figures.fsc_curves(comparison.curves, box, pixel, values["limit"])
+            return figures.fsc_curves(comparison.curves, box, pixel, comparison.resolution_0143, values["limit"])
 
         def say(values: Any) -> str:
-            shell = int(np.clip(round(box * pixel / values["limit"]), 0, box // 2))
-            return lines(f"The half maps correlate to {comparison.curves['corrected'][shell]:.2f} at {values['limit']:.1f} A.",
+            agreement = compute.agreement_at(comparison, box, pixel, values["limit"])
+            return lines(f"The half maps correlate to {agreement:.2f} at {values['limit']:.1f} A.",
                          f"Their FSC falls to 0.5 at {_angstrom(comparison.resolution_05)} and to 0.143 at "
                          f"{_angstrom(comparison.resolution_0143)}.",
                          "A search needs only coarse detail: 25 A is usual." if target == "searchResolution" else

@@ -1,4 +1,4 @@
-"""Settings and small records: TOML and JSON, written whole or not at all."""
+"""Settings and small records: TOML and JSON, and pages; written whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ def read_toml(path: PathLike) -> Dict[str, Any]:
 
 def write_toml(path: PathLike, values: Dict[str, Any]) -> None:
     """Write nested dictionaries as TOML. Raises InputError where the file cannot be written."""
-    text = tomli_w.dumps(values)
-    write_aside(path, lambda temporary: _write_text(temporary, text))
+    write_whole(path, tomli_w.dumps(values).encode())
 
 
 def read_settings(path: PathLike, kind: Type[S], table: str = "") -> S:
@@ -76,8 +75,13 @@ def write_json(path: PathLike, value: Any) -> None:
 
     Raises InputError where the file cannot be written, TypeError for what JSON cannot hold.
     """
-    text = json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
-    write_aside(path, lambda temporary: _write_text(temporary, text))
+    write_whole(path, (json.dumps(_plain(value), indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_whole(path: PathLike, content: bytes) -> int:
+    """Write a file whole or not at all; returns the bytes written. Raises InputError where it cannot be written."""
+    write_aside(path, lambda temporary: _fill(temporary, content))
+    return len(content)
 
 
 def _plain(value: Any) -> Any:
@@ -94,9 +98,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _write_text(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+def _fill(path: str, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
 
 
 def _reason(error: BaseException) -> str:

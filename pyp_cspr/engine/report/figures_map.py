@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Iterable, Optional, Tuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,36 +11,77 @@ from numpy.typing import NDArray
 from ..core.fsc import resolutions
 from .style import FAINT, INK, PALETTE, WIDE, WIDTH, contrast_limits, new_figure, resolution_axis, round_down, styled
 
+LEVELS = (0.143, 0.5)
+
+
+def shells_with_data(curves: Iterable[NDArray]) -> slice:
+    """From shell 1 to the last that holds data in any of the curves ``(N//2+1,)``, which are 0 beyond."""
+    return slice(1, 1 + max([1, *(int(np.flatnonzero(curve).max(initial=0)) for curve in curves)]))
+
+
+def limited_by_pixel(curve: NDArray, drawn: slice) -> bool:
+    """Whether a corrected FSC stays above 0.143 to the end: then the map's grid tells the resolution, not the data."""
+    return not (curve[drawn] < LEVELS[0]).any()
+
+
+def mark_resolution(axes: Any, frequency: NDArray, curve: NDArray, drawn: slice, resolution: float, colour: str) -> None:
+    """A dot on an FSC curve at its resolution (angstrom), with the number; nothing where there is no resolution."""
+    if not np.isfinite(resolution):
+        return
+    place = min(1 / resolution, frequency[drawn][-1])
+    dot = (place, float(np.interp(place, frequency[drawn], curve[drawn])))
+    axes.plot(*[[value] for value in dot], "o", color=colour, markersize=6, zorder=6)
+    limited, near_end = limited_by_pixel(curve, drawn), place > 0.8 * frequency[-1]
+    # The curve comes down from the upper left: free are the right, the line's left where Nyquist is near, and what is below.
+    shift = (-9, -16) if limited else (-9, 5) if near_end else (8, 10)
+    side = "right" if limited or near_end else "left"
+    look: Dict[str, Any] = dict(textcoords="offset points", color=colour, ha=side, zorder=7)
+    axes.annotate(f"{resolution:.2f} Å", dot, xytext=shift, fontsize=10, fontweight="bold", **look)
+    if limited:
+        axes.annotate("limited by the pixel", dot, xytext=(shift[0], shift[1] - 12), fontsize=8, **look)
+
+
+def finish_fsc(axes: Any, highest: float, lowest: float) -> None:
+    """Levels, axes and legend of a figure of FSC curves, from frequency 0 to ``highest``."""
+    for level in LEVELS:
+        axes.axhline(level, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
+        axes.annotate(f"{level:g}", (1.0, level), xycoords=("axes fraction", "data"), xytext=(3, 0),
+                      textcoords="offset points", va="center", fontsize=7.5, color=FAINT)
+    axes.axhline(0.0, color=INK, linewidth=0.6)
+    axes.set(xlim=(0, highest), ylim=(min(-0.08, lowest - 0.02), 1.03), ylabel="Fourier shell correlation")
+    resolution_axis(axes, highest)
+    axes.legend(loc="best")
+
 
 @styled
-def fsc_curves(curves: Dict[str, NDArray], box: int, pixel: float, resolution: float = float("nan")) -> Figure:
-    """The FSC curves of a map, ``(N//2+1,)`` each by name, with ``resolution`` (angstrom, at 0.143) marked where finite."""
+def fsc_curves(
+    curves: Dict[str, NDArray], box: int, pixel: float, resolution: float = float("nan"), limit: float = float("nan")
+) -> Figure:
+    """The FSC curves of a map, ``(N//2+1,)`` each by name, to the last shell that holds data.
+
+    ``resolution`` (angstrom, at 0.143) is marked on the corrected one, and a ``limit`` (angstrom) of the detail to use as a
+    vertical line, where they are finite.
+    """
     figure = new_figure()
     axes = figure.subplots()
-    frequency = 1.0 / resolutions(box, pixel)[1:]
+    frequency = 1.0 / resolutions(box, pixel)
     looks: Dict[str, Dict[str, Any]] = {
         "corrected": dict(color=PALETTE[0], linewidth=2.2, zorder=5),
         "masked": dict(color=PALETTE[2], linestyle="-"),
         "unmasked": dict(color=PALETTE[1], linestyle="-"),
         "phase_randomised": dict(color=PALETTE[3], linestyle=(0, (4, 2))),
     }
+    drawn = shells_with_data(curves.values())
     for name in [n for n in ("unmasked", "masked", "phase_randomised", "corrected") if n in curves]:
-        axes.plot(frequency, curves[name][1:], label=name.replace("_", " "), **looks[name])
-    for level in (0.143, 0.5):
-        axes.axhline(level, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
-        axes.annotate(f"{level:g}", (1.0, level), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                      textcoords="offset points", va="center", fontsize=7.5, color=FAINT)
-    if np.isfinite(resolution):
-        axes.plot([1 / resolution], [0.143], "o", color=PALETTE[0], markersize=6, zorder=6)
-        # The curve comes down from the upper left: the label goes to the right, or to the left where Nyquist is near.
-        far = 1 / resolution > 0.8 * frequency[-1]
-        axes.annotate(f"{resolution:.2f} Å", (1 / resolution, 0.143), xytext=(-9, 5) if far else (8, 10), fontsize=10,
-                      textcoords="offset points", fontweight="bold", color=PALETTE[0], ha="right" if far else "left")
-    axes.axhline(0.0, color=INK, linewidth=0.6)
-    axes.set(xlim=(0, frequency[-1]), ylim=(min(-0.08, min(float(c.min()) for c in curves.values()) - 0.02), 1.03),
-             ylabel="Fourier shell correlation")
-    resolution_axis(axes, frequency[-1])
-    axes.legend(loc="best")
+        axes.plot(frequency[drawn], curves[name][drawn], label=name.replace("_", " "), **looks[name])
+    if "corrected" in curves:
+        mark_resolution(axes, frequency, curves["corrected"], drawn, resolution, PALETTE[0])
+    if np.isfinite(limit):
+        axes.axvline(1 / limit, color=PALETTE[4], linewidth=1.4)
+        far = 1 / limit > 0.8 * frequency[-1]
+        axes.annotate(f"{limit:.1f} Å", (1 / limit, 0.0), xycoords=("data", "axes fraction"), xytext=(-5 if far else 5, 5),
+                      textcoords="offset points", ha="right" if far else "left", color=PALETTE[4], fontweight="bold")
+    finish_fsc(axes, frequency[-1], min(float(curve.min()) for curve in curves.values()))
     return figure
 
 

@@ -11,7 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ..core.fsc import resolutions as shell_resolutions
-from .style import FAINT, INK, PALETTE, WIDTH, new_figure, resolution_axis, styled
+from .figures_map import finish_fsc, limited_by_pixel, mark_resolution, shells_with_data
+from .style import PALETTE, WIDTH, new_figure, styled
 
 COURSE = LinearSegmentedColormap.from_list("course", ["#b3bcc5", "#7fb0d8", "#2f7ebc"])
 
@@ -43,34 +44,24 @@ def _seconds(value: float) -> str:
 @styled
 def fsc_by_iteration(curves: Sequence[NDArray], box: int, pixel: float, resolutions: Sequence[Optional[float]]) -> Figure:
     """Corrected FSC curves ``(N//2+1,)`` of the iterations, from 0: the start orange, the last bold; ``resolutions``
-    (angstrom at 0.143, or None) mark the first and the last."""
+    (angstrom at 0.143, or None) mark the first and the last. Drawn to the last shell that holds data."""
     figure = new_figure(WIDTH, 3.4)
     axes = figure.subplots()
-    frequency = 1.0 / shell_resolutions(box, pixel)[1:]
-    last = len(curves) - 1
+    frequency = 1.0 / shell_resolutions(box, pixel)
+    drawn, last = shells_with_data(curves), len(curves) - 1
     for number, curve in enumerate(curves):
         colour = PALETTE[1] if number == 0 and last else PALETTE[0] if number == last else COURSE(number / max(last, 1))
         look = dict(linewidth=2.4, zorder=5) if number == last else dict(linewidth=1.2 if number == 0 else 0.9)
         name = "start" if number == 0 and last else f"iteration {number}"
-        axes.plot(frequency, curve[1:], color=colour, label=name if number in (0, last) or last <= 8 else None, **look)
-    for level in (0.143, 0.5):
-        axes.axhline(level, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)))
-        axes.annotate(f"{level:g}", (1.0, level), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                      textcoords="offset points", va="center", fontsize=7.5, color=FAINT)
+        label = name if number in (0, last) or last <= 8 else None
+        axes.plot(frequency[drawn], curve[drawn], color=colour, label=label, **look)
     for number in sorted({0, last}):
         resolution = resolutions[number]
-        if resolution is None or not np.isfinite(resolution):
-            continue
-        colour = PALETTE[1] if number == 0 and last else PALETTE[0]
-        axes.plot([1 / resolution], [0.143], "o", color=colour, markersize=6, zorder=6)
-        far = 1 / resolution > 0.8 * frequency[-1]
-        axes.annotate(f"{resolution:.2f} Å", (1 / resolution, 0.143), xytext=(-9, 5) if far else (8, 10), fontsize=10,
-                      textcoords="offset points", fontweight="bold", color=colour, ha="right" if far else "left", zorder=7)
-    lowest = min(float(curve.min()) for curve in curves)
-    axes.axhline(0.0, color=INK, linewidth=0.6)
-    axes.set(xlim=(0, frequency[-1]), ylim=(min(-0.08, lowest - 0.02), 1.03), ylabel="Fourier shell correlation")
-    resolution_axis(axes, frequency[-1])
-    axes.legend(loc="best")
+        # Where the start is limited by the pixel as well, its dot lies beside the last one's, and its number is the same.
+        if resolution is not None and (number == last or not limited_by_pixel(curves[number], drawn)):
+            colour = PALETTE[0] if number == last else PALETTE[1]
+            mark_resolution(axes, frequency, curves[number], drawn, resolution, colour)
+    finish_fsc(axes, frequency[-1], min(float(curve.min()) for curve in curves))
     return figure
 
 

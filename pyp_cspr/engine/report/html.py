@@ -8,14 +8,13 @@ from __future__ import annotations
 import html
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..errors import InputError
+from ..io.config import write_whole
 from .style import FAINT, INK, WIDTH
 
 
@@ -184,29 +183,11 @@ def write_report(
     at all. Raises InputError where it cannot be written.
     """
     page = report_page(title, summary, sections, lead, footer, chapters, state, refresh)
-    written = _write(Path(path), page.encode())
+    written = write_whole(path, page.encode())
     if png_folder is not None:
         everything = list(sections) + [section for _, members in chapters for section in members]
         for number, (heading, _, content) in enumerate(everything):
             if isinstance(content, Figure):
                 word = "".join(c if c.isalnum() else "_" for c in heading.lower()).strip("_")
-                written += _write(Path(png_folder) / f"{number + 1:02d}_{word}.png", figure_png(content))
+                written += write_whole(Path(png_folder) / f"{number + 1:02d}_{word}.png", figure_png(content))
     return written
-
-
-def _write(path: Path, content: bytes) -> int:
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=str(path.parent), prefix=f".{path.name}.", suffix=".part", delete=False) as stream:
-            temporary = stream.name
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be written") from None
-    return len(content)

@@ -107,7 +107,8 @@ def _duration(seconds: float) -> str:
 
 def _curves(data: RefinementData) -> Section:
     resolutions = [entry["resolution_0143"] for entry in data.history]
-    text = "Of the half maps, corrected for the mask."
+    text = ("Of the half maps, corrected for the mask. The dot is the resolution, where the curve falls to 0.143 or ends "
+            "above it.")
     if data.references:
         text += f" Refined against {' and '.join(data.references)}."
     figure = figures.fsc_by_iteration(data.curves, data.summary["box"], data.summary["pixel"], resolutions)

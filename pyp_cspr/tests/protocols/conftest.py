@@ -6,41 +6,23 @@ import atexit
 import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
+from .home import host_variables, plugin_path
+
 HOME = Path(tempfile.mkdtemp(prefix="scipion-home-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-ROOT = Path(__file__).resolve().parents[3]
-HOSTS = "[localhost]\nPARALLEL_COMMAND = mpirun -np %_(JOB_NODES)d %_(COMMAND)s\n"
-(HOME / "hosts.conf").write_text(HOSTS)
-os.environ.update(
-    SCIPION_HOME=str(HOME),
-    SCIPION_USER_DATA=str(HOME / "data"),
-    SCIPION_HOSTS=str(HOME / "hosts.conf"),
-    SCIPION_DOMAIN="pwem",
-    SCIPION_NOTIFY="False",
-    SCIPION_TEST_NOSYNC="True",
-    SCIPION_PYTHON=sys.executable,
-    SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo",
-    NO_COLOR="1",
-)
+os.environ.update(host_variables(HOME))
 
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory):
     """(folder, environment) for programs of the host: the plugin is found even where this is only a checkout."""
     folder = tmp_path_factory.mktemp("host")
-    metadata = folder / "metadata" / "scipion_em_pyp_cspr-0.1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: scipion-em-pyp-cspr\nVersion: 0.1.0\n")
-    (metadata / "entry_points.txt").write_text("[pyworkflow.plugin]\npyp_cspr = pyp_cspr\n")
-    (folder / "hosts.conf").write_text(HOSTS)
-    environment = dict(os.environ, SCIPION_HOME=str(folder), SCIPION_USER_DATA=str(folder / "data"),
-                       SCIPION_HOSTS=str(folder / "hosts.conf"), PYTHONPATH=os.pathsep.join([str(ROOT), str(metadata.parent)]))
+    environment = dict(os.environ, **host_variables(folder), PYTHONPATH=plugin_path(folder))
     return folder, environment
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from pyp_cspr.tests.viewers.conftest import display  # noqa: F401 - a fixture
 
-from .conftest import HOSTS, ROOT
+from .home import ROOT, host_variables
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NOT_SHIPPED = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "demo-output*")
@@ -61,10 +61,7 @@ def installed(tmp_path_factory):
     call(sys.executable, "-m", "venv", folder / "env", timeout=120, env=environment)
     call(folder / "env" / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
          folder / "source", timeout=450, env=environment, cwd=folder)
-    (folder / "hosts.conf").write_text(HOSTS)
-    environment.update(SCIPION_HOME=str(folder), SCIPION_USER_DATA=str(folder / "data"), SCIPION_DOMAIN="pwem",
-                       SCIPION_HOSTS=str(folder / "hosts.conf"), SCIPION_NOTIFY="False", NO_COLOR="1",
-                       SCIPION_PYTHON=str(folder / "env" / "bin" / "python"), SCIPION_PRIORITY_PACKAGE_LIST="pwem tomo")
+    environment.update(host_variables(folder), SCIPION_PYTHON=str(folder / "env" / "bin" / "python"))
     environment.pop("DISPLAY", None)
     yield folder, environment
     shutil.rmtree(folder, ignore_errors=True)

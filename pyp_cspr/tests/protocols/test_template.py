@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.pipeline.store import read_rows
+from pyp_cspr.workflow import in_order, read_workflow
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 FIELDS = ["particles=8", "tilts=9", "box=32", "pixel=8", "iterations=1"]
@@ -24,10 +28,9 @@ def run(environment, *words, timeout=300):
 
 
 @pytest.fixture(scope="module")
-def project(host):
+def project(host, environment):
     """(folders of the runs by name, what was printed, environment)"""
-    folder, environment = host
-    environment = {name: value for name, value in environment.items() if not name.startswith("SCIPION_")}
+    folder = host[0]
     text = run(environment, "pyp_cspr.workflow", folder / "out", *FIELDS, timeout=400)
     runs = sorted((folder / "out" / "projects" / "cspr" / "Runs").iterdir())
     names = ("sample", "refine", "filter", "again", "postprocess")
@@ -70,17 +73,93 @@ def test_it_says_where_everything_is_and_goes_on(project) -> None:
         assert words in text
     folder = runs["sample"].parents[3]
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mrc")}
-    again = run(environment, "pyp_cspr.workflow", folder)
-    assert again.splitlines()[-1] == text.splitlines()[-1]
+    for fields in ([], FIELDS):
+        again = run(environment, "pyp_cspr.workflow", folder, *fields)
+        assert again.splitlines()[-1] == text.splitlines()[-1]
+    assert "another workflow or other values" in refused(environment, folder, *FIELDS[:-1], "iterations=9")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.mrc")} == times
 
 
-def test_an_unknown_field_is_named(host, tmp_path) -> None:
-    environment = {name: value for name, value in host[1].items() if not name.startswith("SCIPION_")}
-    for words, message in ((["colour=red"], "colour: the workflow has no such field; it has box, "),
-                           (["box=red"], "box=red: ")):
-        line = [sys.executable, "-m", "pyp_cspr.workflow", str(tmp_path), *words]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment, check=False)
-        assert done.returncode == 1
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+def refused(environment, *words) -> str:
+    """What the program says on standard error as it ends with an error."""
+    line = [sys.executable, "-m", "pyp_cspr.workflow", *map(str, words)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def environment(host):
+    return {name: value for name, value in host[1].items() if not name.startswith("SCIPION_")}
+
+
+def test_an_unknown_field_is_named(environment, tmp_path) -> None:
+    assert "colour: the workflow has no such field; it has box, " in refused(environment, tmp_path, "colour=red")
+    assert "box=red: " in refused(environment, tmp_path, "box=red")
+    assert not (tmp_path / "projects" / "cspr").exists()
+
+
+TINY = {"object.className": "ProtPypCsprSample", "object.id": "1", "object.label": "made", "nSeries": 1, "nParticles": 3,
+        "nTilts": 3, "boxSize": 16, "pixelSize": 16.0}
+KEPT = {"object.className": "ProtPypCsprFilter", "object.id": "2", "object.label": "kept", "inputParticles": "1.subTomograms",
+        "inputTiltSeries": "1.tiltSeries", "inputCTFs": "1.ctfs", "byScore": 2, "minProjections": 1}
+
+
+def test_only_a_whole_workflow_makes_a_project_and_other_values_are_refused(environment, tmp_path) -> None:
+    """One folder: a damaged workflow, a good one whose protocols come in the wrong order, then others."""
+    folder, workflow = tmp_path / "out", tmp_path / "workflow.json"
+    workflow.write_text(json.dumps([KEPT, TINY])[:-9])
+    assert f"{workflow}: is no workflow" in refused(environment, folder, "--template", workflow)
+    assert not (folder / "projects" / "cspr").exists()
+
+    workflow.write_text(json.dumps([dict(KEPT, **{"object.id": "7"}), TINY,
+                                    dict(TINY, **{"object.id": "8", "object.label": "last", "_prerequisites": ["7"]})]))
+    text = run(environment, "pyp_cspr.workflow", folder, "--template", workflow)
+    assert re.findall(r"^(\w+) \(\d+ s\)$", text, re.M) == ["made", "kept", "last"]
+    assert "3 of 3 particles are left." in text
+    assert json.loads((folder / "workflow.json").read_text()) == json.loads(workflow.read_text())
+
+    assert run(environment, "pyp_cspr.workflow", folder).splitlines()[-1] == text.splitlines()[-1]
+    workflow.write_text(json.dumps([TINY]))
+    assert "another workflow or other values" in refused(environment, folder, "--template", workflow)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[]", "holds no protocols"), ('{"a": 1}', "holds no protocols"), ('[{"object.id": "1"}]', "holds no protocols"),
+    ("[\n {", "is no workflow: "), ("[\n {50 %\n]", "no template: ValueError"), ('[ "~Title|1~ ]', "no template: TypeError"),
+    ('[{"object.id": "1", "object.className": "ProtOfNobody"}]', "no installed plugin has ProtOfNobody"),
+    (None, "cannot be read"),
+])
+def test_files_that_hold_no_workflow(tmp_path, text, message) -> None:
+    file = tmp_path / "given.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SystemExit, match=message) as stopped:
+        read_workflow(file, {})
+    assert str(stopped.value).startswith(str(file))
+
+
+def test_signs_of_templates_are_plain_text_in_a_workflow(tmp_path) -> None:
+    """What Scipion has exported may hold the signs that templates take for fields and variables."""
+    entries = [{"object.className": "ProtUserSubSet", "object.id": "1", "object.comment": "~50 % of them"}]
+    file = tmp_path / "exported.json"
+    file.write_text(json.dumps(entries))
+    assert read_workflow(file, {}) == entries
+    with pytest.raises(SystemExit, match=r"box: the workflow .* has no fields"):
+        read_workflow(file, {"box": "32"})
+
+
+def test_protocols_that_wait_for_each_other_are_named() -> None:
+    nodes = [SimpleNamespace(run=None, getParents=lambda: [])]
+    for number in (2, 1):
+        one = SimpleNamespace(getObjId=lambda number=number: number, getPrerequisites=lambda number=number: [str(3 - number)],
+                              getObjLabel=lambda number=number: f"run {number}")
+        nodes.append(SimpleNamespace(run=one, getParents=lambda: []))
+    graph = SimpleNamespace(getNodes=lambda: nodes)
+    project = SimpleNamespace(path="here", getRunsGraph=lambda refresh: graph)
+    with pytest.raises(SystemExit, match="run 2, run 1: wait for each other"):
+        in_order(project)
+    del nodes[1:]
+    with pytest.raises(SystemExit, match="here: has no protocols"):
+        in_order(project)

@@ -22,7 +22,9 @@ class Driver:
         self.errors: List[str] = []
         self._wait: Step = 0.0
         self._since = time.monotonic()
-        root.report_callback_exception = lambda *error: self.errors.append("".join(traceback.format_exception(*error)))
+        # tkinter reports to the first window of all, which the host hides behind the project's
+        first = root._root()
+        first.report_callback_exception = lambda *error: self.errors.append("".join(traceback.format_exception(*error)))
         root.after(100, self._look)
 
     def _look(self) -> None:
@@ -51,6 +53,8 @@ class Driver:
     def _end(self, error: str = "") -> None:
         if error:
             self.errors.append(error)
+        for window in reversed(windows(self.root)):  # a dialog that waits for its window does not end with the main loop
+            window.destroy()
         self._quit()
 
     def _quit(self) -> None:
@@ -66,7 +70,8 @@ def later(root: Any, call: Callable[[], Any]) -> None:
 
 def double_click(widget: Any, x: int, y: int) -> None:
     """Two presses of the left button at a place of a widget; no window needs to have the keyboard for it."""
-    for time_ms in (1000, 1001):
+    now = int(1000 * time.monotonic()) % 2**31  # later than those before, or they would count together
+    for time_ms in (now, now + 1):
         widget.event_generate("<ButtonPress-1>", x=x, y=y, time=time_ms)
         widget.event_generate("<ButtonRelease-1>", x=x, y=y, time=time_ms)
 

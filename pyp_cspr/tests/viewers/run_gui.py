@@ -1,22 +1,16 @@
-"""Uses the windows as a user does, on the X server of DISPLAY; run as a program in the host's environment:
-
-python run_gui.py FOLDER
-
-Makes a small sample, fills in the form of *refine tilt series* by its widgets, with a wizard, executes it from the form, looks
-at the run while it goes on and at its end. Prints what a test checks, as JSON, and writes pictures of the windows to FOLDER.
+"""Uses the windows as a user does, on the X server of DISPLAY: makes a small sample, fills in the form of *refine tilt series*
+by its widgets, with wizards, executes it from the form, looks at the run while it goes on and at its end, and opens the form of
+the filter. Pictures of the windows are written to a folder. run_every_window.py goes on from there.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, Dict
 
 from pyp_cspr.tests.protocols.run_workflow import launch
 from pyp_cspr.tests.viewers.gui import (
-    Driver,
     double_click,
     later,
     newest,
@@ -29,7 +23,8 @@ from pyp_cspr.tests.viewers.gui import (
 )
 
 SAMPLE = {"nSeries": 2, "nParticles": 8, "nTilts": 9, "boxSize": 32, "pixelSize": 8.0}
-WINDOW = "1500x900+20+20"
+WINDOW = "1560x820+20+20"
+PROTOCOLS_WIDE, RUNS_HIGH = 380, 210  # pixels in the project's window
 INPUTS = {"inputParticles": "subTomograms", "inputTiltSeries": "tiltSeries", "inputCTFs": "ctfs",
           "inputReference": "reference"}
 WIZARDS = {"symmetry": ("symmetry", "C3"), "maskDiameter": ("diameter", 200.0), "maskSource": ("mask", 0),
@@ -53,7 +48,9 @@ class Session:
         self.folder = folder
         project = Manager().createProject(self.name)
         os.chdir(project.path)
-        launch(project, project.newProtocol(ProtPypCsprSample, objLabel="sample data", **sample))
+        made = project.newProtocol(ProtPypCsprSample, **sample)
+        made.setObjLabel("sample data")
+        launch(project, made)
         from pyworkflow.gui.project.project import ProjectWindow
 
         self.window = ProjectWindow(project.path)
@@ -117,11 +114,11 @@ class Session:
 
     def fill_in(self) -> Any:
         """The form of a refinement: inputs by their dialogs, wizards, numbers."""
-        yield from self.waited_form("ProtPypCsprRefine")
+        yield from self.waited_form("ProtPypCsprRefine", "refine")
         form = self.form
         for parameter, output in INPUTS.items():
-            yield from self.choose(parameter, output)
-        yield from self.wizards()
+            yield from self.choose(parameter, f"sample data.{output}")
+        yield from self.wizards(self.chosen)
         for parameter, value in self.numbers:
             entry = parts(form.widgetDict[parameter].content, "Entry")[0]
             entry.delete(0, "end")
@@ -147,16 +144,18 @@ class Session:
         press(self.root, dialog, "Select")
         yield lambda: len(windows(self.root)) == count
 
-    def waited_form(self, name: str) -> Any:
+    def waited_form(self, name: str, label: str) -> Any:
+        """The form of a new protocol, which gets a name."""
         count = len(windows(self.root))
         yield from self.open_form(name)
         yield lambda: len(windows(self.root)) > count
         yield 0.3
         self.form = self.forms[str(windows(self.root)[-1])]
+        self.form.runNameVar.set(label)
 
-    def wizards(self) -> Any:
-        """Every wizard of the form, with a value put in."""
-        for parameter, (control, value) in self.chosen.items():
+    def wizards(self, chosen: Dict[str, Any]) -> Any:
+        """Wizards of the form, with a value put in: by parameter the control and the value."""
+        for parameter, (control, value) in chosen.items():
             yield from self.wizard(parameter, control, value)
 
     def wizard(self, parameter: str, control: str, value: Any) -> Any:
@@ -167,10 +166,12 @@ class Session:
         yield 0.3
         dialog.put(control, value)
         yield 0.5
-        self.seen.setdefault("wizards", {})[parameter] = [texts(dialog), dialog.panel.figure is not None]
-        self.keep(dialog, f"wizard_{parameter}")
+        name = f"{self.form.protocol.getClassName()}.{parameter}"
+        self.seen.setdefault("wizards", {})[name] = [texts(dialog), dialog.panel.figure is not None]
+        self.keep(dialog, name)
         press(self.root, dialog, "Select")
         yield lambda: len(windows(self.root)) == count
+        yield 0.3  # the wizard gets its answer after the window is gone
 
     def execute(self) -> Any:
         """Execute from the form; the viewer is opened at once and follows the run."""
@@ -217,7 +218,17 @@ class Session:
         yield from self.plot("showFsc", "of_later")
         later(self.root, row_button(form, "showReport", "Visualize").invoke)
         yield 1.0
+        yield from self.arrange()
         self.keep(self.root, "project")
+
+    def arrange(self) -> Any:
+        """The project's window as it is now, with room for the names of protocols, and for all outputs of a run."""
+        self.view.refreshRuns()
+        self.view._selectItemProtocol(self.run_of("ProtPypCsprRefine"))
+        across = next(one for one in self.view.winfo_children() if one.winfo_class() == "Panedwindow")
+        across.sash_place(0, PROTOCOLS_WIDE, 1)
+        next(one for one in parts(across, "TPanedwindow")).sashpos(0, RUNS_HIGH)
+        yield 1.0
 
     def close_forms(self) -> Any:
         for window in windows(self.root):
@@ -226,10 +237,12 @@ class Session:
 
     def filter_particles(self) -> Any:
         """The form of the filter with the score wizard, on the refined particles."""
-        yield from self.waited_form("ProtPypCsprFilter")
-        for parameter, output in (("inputParticles", "particles"), ("inputTiltSeries", "tiltSeries"), ("inputCTFs", "ctfs")):
+        yield from self.waited_form("ProtPypCsprFilter", "filter")
+        for parameter, output in (("inputParticles", "refine.particles"), ("inputTiltSeries", "refine.tiltSeries"),
+                                  ("inputCTFs", "sample data.ctfs")):
             yield from self.choose(parameter, output)
         yield from self.wizard("byScore", "score", float(self.lowest_score()))
+        self.seen["score_wizard"] = self.seen["wizards"]["ProtPypCsprFilter.byScore"][0]
         self.keep(self.form.root, "filter_form")
         self.seen["filter"] = [self.form.protocol.byScore.get(), self.form.protocol.score.get()]
         yield from self.close_forms()
@@ -259,16 +272,3 @@ def _items(tree: Any, parent: str = "") -> Any:
     for item in tree.get_children(parent):
         yield item
         yield from _items(tree, item)
-
-
-def main(folder: str) -> None:
-    session = Session(Path(folder).absolute(), SAMPLE)
-    driver = Driver(session.root, session.steps(), 240.0)
-    session.window.show()
-    print("RESULT " + json.dumps(dict(session.seen, errors=driver.errors)))
-    sys.stdout.flush()
-    os._exit(0)  # the project's server thread and main loops that were left must not keep it
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

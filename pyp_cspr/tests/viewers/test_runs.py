@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,8 +149,24 @@ def test_maps_of_a_refinement(folders, number) -> None:
     run = RefinementRun(str(folders / "refine"), 2)
     plot = next(one for one in viewer_refine.PypCsprRefineViewer._plots if one.name == "showMap")
     assert drawn(plot.make(run, chosen(map=number))).std() > 1
-    volume, _ = read_map(run.maps() / f"{viewer_refine.FILES[number]}.mrc")
-    assert volume.std() > 0
+
+
+@pytest.mark.parametrize("viewer, name, run", [
+    (viewer_refine.PypCsprRefineViewer, "refine", lambda folder: RefinementRun(str(folder), 2)),
+    (viewer_reconstruct.PypCsprReconstructViewer, "reconstruct", lambda folder: ReconstructionRun(str(folder))),
+    (viewer_postprocess.PypCsprPostProcessViewer, "postprocess", viewer_postprocess.PostProcessed),
+])
+def test_what_chimerax_opens(folders, viewer, name, run) -> None:
+    """Files that are there, and both where two are chosen."""
+    maps = sys.modules[viewer.__module__].MAPS
+    window = SimpleNamespace(_run=lambda: run(folders / name))
+    opened = {label: viewer._mapFiles(window, chosen(map=number)) for number, label in enumerate(maps)}
+    for label, paths in opened.items():
+        assert len(set(paths)) == 1 + (label in ("half maps", "start and end"))
+        assert all(read_map(path)[0].std() > 0 for path in paths)
+    assert len({tuple(paths) for paths in opened.values()}) == len(maps)
+    if "half maps" in opened:
+        assert [path.name for path in opened["half maps"]] == ["half1.mrc", "half2.mrc"]
 
 
 @pytest.mark.parametrize("plot", viewer_reconstruct.PypCsprReconstructViewer._plots, ids=lambda plot: plot.name)

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from pwem.objects import Volume
 from pyworkflow.object import Float
+from tomo.objects import SetOfSubTomograms
 
 from pyp_cspr.engine.core.filters import low_pass, soft_sphere
+from pyp_cspr.engine.core.fsc import resolution_at
 from pyp_cspr.engine.core.geometry import rotation_z
 from pyp_cspr.engine.core.symmetry import group_matrices
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.mrc import write_map
 from pyp_cspr.engine.model.tables import Dataset
-from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprRefine
+from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprPostProcess, ProtPypCsprReconstruct, ProtPypCsprRefine
 from pyp_cspr.tests.protocols.sets import make_sets
 from pyp_cspr.wizards import compute
 
@@ -183,23 +185,58 @@ def test_particles_too_near_are_counted(protocol) -> None:
     assert compute.removed_by_distance(dataset, 1.001 * nearest) == 1
 
 
-def test_the_reference_is_the_given_one_or_that_of_the_particles(tmp_path) -> None:
+def test_the_reference_is_the_given_one(tmp_path) -> None:
     volume = volume_with_halves(tmp_path, 16.0)
     refine = ProtPypCsprRefine()
-    assert compute.find_reference(refine) is None
+    with pytest.raises(InputError, match=r"^choose the reference volume first$"):
+        compute.find_reference(refine)
     refine.inputReference.set(volume)
     assert compute.find_reference(refine) is volume
     values, pixel = compute.read_cube(volume)
     assert values.shape == (48, 48, 48)
     assert pixel == 4.0
-    maker = ProtPypCsprRefine()
-    maker._defineOutputs = None
-    maker.average = volume
-    maker._outputs.append("average")
-    chained = ProtPypCsprFilter()
-    chained.inputParticles.set(maker)
-    chained.inputParticles.setExtended("particles")
-    assert compute.find_reference(chained) is maker.average
+    with pytest.raises(InputError, match=r"^choose the average first$"):
+        compute.find_reference(ProtPypCsprPostProcess())
+
+
+def finished(kind, source=None, **outputs):
+    """A protocol that has outputs, of the particles of another one."""
+    protocol = kind()
+    protocol._useOutputList.set(True)  # as the host does when outputs are defined
+    for name, output in outputs.items():
+        setattr(protocol, name, output)
+        protocol._outputs.append(name)
+    if source is not None:
+        protocol.inputParticles.set(source)
+        protocol.inputParticles.setExtended("particles")
+    return protocol
+
+
+def test_the_reference_is_that_of_the_particles_however_often_they_were_filtered(tmp_path) -> None:
+    """refine -> filter -> filter -> reconstruct, whose form has no reference; and particles that no map was made with."""
+    volume, particles = volume_with_halves(tmp_path, 16.0), SetOfSubTomograms(filename=":memory:")
+    refine = finished(ProtPypCsprRefine, particles=particles, average=volume)
+    once = finished(ProtPypCsprFilter, refine, particles=particles)
+    twice = finished(ProtPypCsprFilter, once, particles=particles)
+    for maker in (refine, once, twice):
+        assert compute.find_reference(finished(ProtPypCsprReconstruct, maker)) is volume
+    again = finished(ProtPypCsprRefine, twice)
+    assert compute.find_reference(again) is volume
+    with pytest.raises(InputError, match=r"^choose the sub-tomograms first$"):
+        compute.find_reference(ProtPypCsprReconstruct())
+    alone = finished(ProtPypCsprFilter, finished(ProtPypCsprFilter, particles=particles))
+    with pytest.raises(InputError, match=r"none of the protocols .* made one; type the value"):
+        compute.find_reference(alone)
+
+
+def test_the_agreement_at_a_limit_is_interpolated() -> None:
+    """Where a curve is told to fall to one half, it is one half."""
+    curve = np.array([1.0, 0.9, 0.8, 0.6, 0.3, 0.1, 0.0])
+    comparison = SimpleNamespace(curves={"corrected": curve})
+    limit = resolution_at(curve, 0.5, 12, 4.0)
+    assert limit == pytest.approx(48.0 / (3 + 1 / 3))
+    assert compute.agreement_at(comparison, 12, 4.0, limit) == pytest.approx(0.5)
+    assert compute.agreement_at(comparison, 12, 4.0, 48.0 / 4) == pytest.approx(0.3)
 
 
 def test_images_and_dose_of_a_tilt_range(protocol) -> None:

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
-from pyp_cspr.engine.core.fsc import resolutions
+from pyp_cspr.engine.core.fsc import resolution_at, resolutions
 from pyp_cspr.engine.core.geometry import euler_to_matrix, tilt_to_matrix
 from pyp_cspr.engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
 from pyp_cspr.engine.report import figures
@@ -69,8 +69,36 @@ def test_fsc_curves_mark_the_resolution():
     np.testing.assert_allclose(drawn.get_ydata(), curve[1:])
     for place, label in zip(axes.get_xticks(), axes.get_xticklabels()):
         assert 1 / place == pytest.approx(float(label.get_text()), rel=0.01)
+    assert marked.get_ydata()[0] == pytest.approx(np.interp(64 * 3.0 / 7.3, np.arange(33), curve))  # on the curve
     none = figures.fsc_curves({"unmasked": curve}, 64, 3.0, float("inf"))
     assert not [text for text in none.axes[0].texts if "Å" in text.get_text()]
+
+
+def test_a_resolution_that_the_pixel_limits_is_marked_on_the_curve_and_said():
+    """Curves end with the last shell that holds data, here 31 of 32."""
+    curve = np.append(np.linspace(1.0, 0.4, 32), 0.0)
+    axes = figures.fsc_curves({"corrected": curve, "masked": curve}, 64, 3.0, 64 * 3.0 / 31).axes[0]
+    drawn = next(line for line in axes.lines if line.get_label() == "corrected")
+    np.testing.assert_allclose(drawn.get_ydata(), curve[1:32])
+    marked = next(line for line in axes.lines if line.get_marker() == "o")
+    assert (marked.get_xdata()[0], marked.get_ydata()[0]) == pytest.approx((31 / 192, 0.4))
+    texts = [text.get_text() for text in axes.texts]
+    assert "6.19 Å" in texts
+    assert "limited by the pixel" in texts
+    falls = np.append(np.linspace(1.0, 0.1, 32), 0.0)
+    axes = figures.fsc_curves({"corrected": falls}, 64, 3.0, resolution_at(falls, 0.143, 64, 3.0)).axes[0]
+    assert "limited by the pixel" not in [text.get_text() for text in axes.texts]
+    marked = next(line for line in axes.lines if line.get_marker() == "o")
+    assert marked.get_ydata()[0] == pytest.approx(0.143)
+
+
+def test_a_chosen_limit_is_a_line_and_no_crossing():
+    curve = np.linspace(1.0, -0.05, 33)
+    axes = figures.fsc_curves({"corrected": curve}, 64, 3.0, limit=20.0).axes[0]
+    assert "20.0 Å" in [text.get_text() for text in axes.texts]
+    assert not [line for line in axes.lines if line.get_marker() == "o"]
+    upright = [line for line in axes.lines if list(line.get_xdata()) == [1 / 20.0] * 2]
+    assert len(upright) == 1
 
 
 def test_map_views_show_sections_and_projections():

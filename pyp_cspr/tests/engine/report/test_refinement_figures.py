@@ -40,6 +40,17 @@ def test_the_curves_of_all_iterations_are_drawn_and_the_last_is_bold():
     assert [text.get_text() for text in alone.get_legend().get_texts()] == ["iteration 0"]
 
 
+def test_a_refinement_that_the_pixel_limits_says_so():
+    """The start, limited as well, is not marked a second time; curves end with the last shell that holds data."""
+    curves = [np.append(np.linspace(1.0, end, 16), 0.0) for end in (0.2, 0.3, 0.4)]
+    axes = figures.fsc_by_iteration(curves, 32, 3.0, [6.4, 6.4, 6.4]).axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) == 15] == [list(c[1:16]) for c in curves]
+    assert [list(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"] == [[pytest.approx(0.4)]]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts.count("6.40 Å") == 1
+    assert texts.count("limited by the pixel") == 1
+
+
 HISTORY = [
     {"iteration": 0, "limit": None, "resolution_0143": None, "seconds": 1.0},
     {"iteration": 1, "limit": 60.0, "resolution_0143": 20.0, "rotation": 3.0, "position": 6.0, "sigma_rotation": 0.7,
