@@ -59,9 +59,12 @@ def compare_transforms(
 ) -> Comparison:
     """``compare_halves`` with the half transforms of the maps at hand; ``spectra`` are left as they are."""
     box = halves[0].shape[0]
-    last = box // 2 if limit is None else limit
     journal: Journal = []
-    unmasked = _within(shells.correlate(box, *spectra), last)
+    sums = shells.shell_sums(box, *spectra)
+    power = sums[1] / sums[3]
+    # Our own maps end before Nyquist's shell: what is there came through the correction for gridding, and masks add to it.
+    last = box // 2 - int(power[-1] < 0.1 * power[-2]) if limit is None else limit
+    unmasked = _within(shells.curve_of_sums(*sums[:3]), last)
     values = _mask(spectra, box, pixel, mask, unmasked, threads, journal)
 
     bare = isinstance(mask, str) and mask == "none"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.fsc import resolutions as shell_resolutions
 from .figures_map import finish_fsc, limited_by_pixel, mark_resolution, shells_with_data
-from .style import PALETTE, WIDTH, new_figure, styled
+from .style import FAINT, PALETTE, WIDTH, new_figure, styled
 
 COURSE = LinearSegmentedColormap.from_list("course", ["#b3bcc5", "#7fb0d8", "#2f7ebc"])
 
