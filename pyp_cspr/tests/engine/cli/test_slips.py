@@ -127,7 +127,7 @@ def test_no_space_for_a_chunk_is_said_in_one_line(small_sample, tmp_path, blocks
     assert main(["plan", str(small_sample), "--out", str(tmp_path / "run")]) == 0
     task = tmp_path / "run" / "tasks" / "0000.json"
     command = f"ulimit -f {blocks}; exec {sys.executable} -m pyp_cspr.engine.cli chunk {task} --threads 1"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}  # its file would be too large as well
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}  # coverage's file is large too
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=110, check=False, cwd=ROOT, env=env)
     lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "projections" not in line]
     assert done.returncode == 2, lines
