@@ -117,7 +117,7 @@ def common_level(tables: Sequence[Dict[str, NDArray]]) -> float:
     Levels are in units of the reference, so sums weighted by them make a map in its scale. Times this number it is in that
     of the images, whatever the reference's was, and does not drift from iteration to iteration.
     """
-    levels = [float(table["level"]) for table in tables if np.isfinite(table["score"]).any()]
+    levels = [float(table["level"]) for table in tables if table and np.isfinite(table["score"]).any()]
     return float(np.median(levels)) if levels else 1.0
 
 

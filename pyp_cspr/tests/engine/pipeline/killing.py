@@ -12,6 +12,11 @@ from typing import Callable, Dict, List, Tuple
 LONGEST = 120.0  # seconds that a command may take
 
 
+def hears_ctrl_c() -> None:
+    """``preexec_fn`` of a command that gets SIGINT: what a shell starts in the background ignores it, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def is_killed(command: List[str], reached: Callable[[], bool], delay: float) -> bool:
     """Start a command and send SIGKILL to its process group ``delay`` seconds after ``reached()``; False where it was done."""
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

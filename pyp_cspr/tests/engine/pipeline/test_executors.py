@@ -20,6 +20,7 @@ from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.pipeline.executors import LocalExecutor, Resources, SlurmSettings, make_executor, minutes
 from pyp_cspr.engine.pipeline.plan import plan_run
 from pyp_cspr.engine.pipeline.store import RunStore
+from pyp_cspr.tests.engine.pipeline.killing import hears_ctrl_c
 from pyp_cspr.tests.protocols.slurm import Slurm, installed, running
 
 COMMAND = [sys.executable, "-m", "pyp_cspr.engine.cli"]
@@ -81,7 +82,7 @@ def states_since(slurm: Slurm, before: int):
 
 def started(slurm: Slurm, command) -> subprocess.Popen:
     return subprocess.Popen(command, env=slurm.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True)
+                            start_new_session=True, preexec_fn=hears_ctrl_c)
 
 
 # --- what a job asks for -------------------------------------------------------------------------------------------------

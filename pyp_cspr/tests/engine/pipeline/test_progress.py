@@ -15,6 +15,7 @@ from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.model.settings import ReconstructSettings
 from pyp_cspr.engine.pipeline.iterate import _label, refine
 from pyp_cspr.engine.pipeline.reconstruct import reconstruct
+from pyp_cspr.tests.engine.pipeline.killing import hears_ctrl_c
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,8 @@ def test_ctrl_c_while_workers_start_is_one_line(small_sample, tmp_path, wait) ->
     """To the whole process group, as a terminal sends it; workers import the program for about a second."""
     command = [sys.executable, "-m", "pyp_cspr.engine.cli", "reconstruct", str(small_sample), "--out", str(tmp_path / "run"),
                "--no-report", "--processes", "2", "--threads", "1"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=hears_ctrl_c)
     while process.poll() is None and not workers(process.pid):
         time.sleep(0.005)
     time.sleep(wait)
