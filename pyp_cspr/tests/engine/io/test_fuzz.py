@@ -249,7 +249,10 @@ def _small_project(folder: Path, parx: bool) -> Tuple[Files, Dict[str, PypSeries
     made = folder / ("parx" if parx else "cistem")
     path, _ = write_pyp(dataset, made, parx, stacks=True)
     with tarfile.open(path) as archive:
-        archive.extractall(made / "frealign" / "maps")
+        for member in filter(tarfile.TarInfo.isfile, archive.getmembers()):
+            target = made / "frealign" / "maps" / member.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(archive.extractfile(member).read())
     Path(path).unlink()
     known = {name: SeriesFiles(made, name, PIXEL, 0.0).read() for name in ("TS_a", "TS_b")}
     return {str(file.relative_to(made)): file.read_bytes() for file in sorted(made.rglob("*")) if file.is_file()}, known
