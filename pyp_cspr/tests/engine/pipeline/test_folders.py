@@ -21,15 +21,6 @@ QUICK = ["--no-report", "--processes", "1", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Path:
-    """Two series of six particles, seven tilts."""
-    folder = tmp_path_factory.mktemp("sample") / "data"
-    options = ["--series", "2", "--particles", "6", "--tilts", "7", "--box", "32", "--pixel", "8"]
-    assert main(["sample", str(folder), *options]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def runs(sample, tmp_path_factory) -> Path:
     """A refinement of no iterations, and a reconstruction."""
     folder = tmp_path_factory.mktemp("runs")

@@ -28,15 +28,6 @@ QUICK = ["--no-report", *ONE]
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Path:
-    """Two series of six particles, seven tilts."""
-    folder = tmp_path_factory.mktemp("sample") / "data"
-    options = ["--series", "2", "--particles", "6", "--tilts", "7", "--box", "32", "--pixel", "8"]
-    assert main(["sample", str(folder), *options]) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(sample, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     assert refine(sample, out, "--iterations", "2") == 0

@@ -273,12 +273,10 @@ def test_robust_weights_limit_what_a_few_bad_projections_do() -> None:
 
 
 def test_robust_weights_cost_nothing_where_all_is_well() -> None:
-    """What is seen differs by a small part of its standard deviation."""
+    """Both converge further than by default, which may end a tenth of a standard deviation from the optimum."""
     series = SimulatedSeries(16, 21, snr=0.5)
-    plain, robust = (series.solve(SolveOptions(huber=huber)) for huber in (0.0, 3.0))
-    sigma = np.sqrt(np.einsum("qii->qi", plain.projection_covariance))
-    change = (series.errors(robust.geometry) - series.errors(plain.geometry)) / sigma
-    assert np.sqrt((change**2).mean()) < 0.15
+    plain, robust = (series.solve(SolveOptions(huber=huber, gain=1e-6)).geometry for huber in (0.0, 3.0))
+    assert rotation_angle(plain.orientations(), robust.orientations()).max() < 0.1
 
 
 def test_unknown_modes_are_refused() -> None:
