@@ -368,7 +368,8 @@ def test_pure_noise_gives_no_resolution(noise, tmp_path, gold, monkeypatch) -> N
     if not gold:
         monkeypatch.setattr("pyp_cspr.engine.pipeline.series_model.without_own_noise", lambda sums, share: sums)
     out = tmp_path / "run"
-    options = ["--set", f"half_references={str(gold).lower()}", "--iterations", "6",
+    weights = "measured" if gold else "dose"  # those measured in noise alone differ by chance, and hide a part of it
+    options = ["--set", f"half_references={str(gold).lower()}", "--set", f"exposure_weighting={weights}", "--iterations", "6",
                "--resolution", "60", "28", "25.6", "24", "22.6", "21.4"]
     assert main(["refine", str(noise), "--reference", str(noise / "reference.mrc"), "--out", str(out), "--no-report",
                  *options, *ONE]) == 0
@@ -379,7 +380,7 @@ def test_pure_noise_gives_no_resolution(noise, tmp_path, gold, monkeypatch) -> N
         assert max(curve[beyond:].max() for curve in curves) < 0.143
         assert curves[-1][beyond:16].mean() < 0.03
     else:
-        assert curves[-1][beyond:16].mean() > 0.04
+        assert curves[-1][beyond:16].mean() > 0.06
 
 
 def test_noise_is_not_followed_to_finer_detail(noise, tmp_path) -> None:
