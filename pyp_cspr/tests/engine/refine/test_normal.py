@@ -62,6 +62,15 @@ def test_step_is_that_of_the_dense_system(kp: int, ke: int, damping: float, rand
     assert case.system.predicted(step) == pytest.approx(fall, rel=1e-9)
 
 
+@pytest.mark.parametrize("kp, ke", SIZES)
+def test_gradient_after_a_step_is_that_of_the_dense_system(kp: int, ke: int, random: np.random.Generator) -> None:
+    case = make_case(random, kp, ke)
+    step = Step(random.normal(size=(P, kp)), random.normal(size=(E, ke)))
+    after = case.system.after(step)
+    found = flat(Step(after.particle_gradient, after.exposure_gradient))
+    np.testing.assert_allclose(found, case.gradient + case.matrix @ flat(step), rtol=1e-9, atol=1e-9)
+
+
 def test_each_block_has_its_own_damping(random: np.random.Generator) -> None:
     case = make_case(random, 6, 4)
     inner, outer = random.uniform(0, 2, P), random.uniform(0, 2, E)
