@@ -246,7 +246,7 @@ class _Problem:
             whole = [offset + one + other for offset, one, other in zip(offsets, step, more)]
             beyond = [np.abs(value) > bound for value, bound in zip(whole, self.bounds)]
             if not (beyond[0].any() or beyond[1].any()):
-                return Step(*(value - offset for value, offset in zip(whole, offsets)))
+                return Step(step.particles + more.particles, step.exposures + more.exposures)
             stopped = []
             for offset, one, value, out, bound in zip(offsets, step, whole, beyond, self.bounds):
                 stopped.append(np.where(out, np.copysign(np.broadcast_to(bound, value.shape), value) - offset, one))
