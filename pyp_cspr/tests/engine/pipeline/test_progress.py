@@ -88,9 +88,9 @@ def test_ctrl_c_while_workers_start_is_one_line(small_sample, tmp_path, wait) ->
     time.sleep(wait)
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
     lines = [line for line in error.replace("\r", "\n").splitlines() if line.strip() and "projections" not in line]
     assert lines == ["cspr reconstruct: stopped; start it again to go on"]
-    assert process.returncode == 130
     end = time.monotonic() + 10
     while time.monotonic() < end and workers(process.pid):
         time.sleep(0.05)
@@ -98,5 +98,6 @@ def test_ctrl_c_while_workers_start_is_one_line(small_sample, tmp_path, wait) ->
 
 
 def workers(pid: int) -> list:
-    shown = subprocess.run(["ps", "-o", "args", "--ppid", str(pid)], capture_output=True, text=True, timeout=30, check=False)
+    """Those of a process; ``-ww`` as ps may cut its lines at 80 characters, before the name, where the path of Python is long."""
+    shown = subprocess.run(["ps", "-ww", "-o", "args", "--ppid", str(pid)], capture_output=True, text=True, timeout=30, check=False)
     return [line for line in shown.stdout.splitlines() if "spawn_main" in line]
