@@ -98,6 +98,7 @@ def test_ctrl_c_while_workers_start_is_one_line(small_sample, tmp_path, wait) ->
 
 
 def workers(pid: int) -> list:
-    """Those of a process; ``-ww`` as ps may cut its lines at 80 characters, before the name, where the path of Python is long."""
-    shown = subprocess.run(["ps", "-ww", "-o", "args", "--ppid", str(pid)], capture_output=True, text=True, timeout=30, check=False)
+    """Those of a process; ``-ww``: else ps may cut its lines at 80 characters, before the name where Python's path is long."""
+    command = ["ps", "-ww", "-o", "args", "--ppid", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return [line for line in shown.stdout.splitlines() if "spawn_main" in line]
