@@ -35,9 +35,10 @@ if [ -n "$fast" ]; then
   step "fast tests"
   exec pytest -m "not slow" -n 2 --dist loadfile --durations=10 ${append[@]+"${append[@]}"} "$@"
 fi
-step "fast tests"
-pytest -m "not slow" -n 2 --dist loadfile --durations=10 ${append[@]+"${append[@]}"} "$@"
-# Several at a time, file by file: many wait for Scipion, a queue or a window most of the time.
-step "slow tests, and coverage of all"
+step "fast tests, and their coverage"
 if [ ${#append[@]} -gt 0 ]; then append+=(--cov-report=term --cov-fail-under=90); fi
-exec pytest -m slow -n 3 --dist loadfile --durations=10 ${append[@]+"${append[@]}"} "$@"
+pytest -m "not slow" -n 2 --dist loadfile --durations=10 ${append[@]+"${append[@]}"} "$@"
+# Several at a time, file by file: many wait for Scipion, a queue or a window. Coverage is not measured, which would slow down
+# every process that they start.
+step "slow tests"
+exec pytest -m slow -n 3 --dist loadfile --durations=10 "$@"

@@ -18,6 +18,18 @@ settings.load_profile("seeded")
 
 REAL_DATA = Path(os.environ.get("CSPR_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
+HOST = ("protocols", "viewers", "wizards")  # folders of the tests of the host, which take longest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist 3.7 and later
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Files of the host go first: the longest must not be the last that one of several workers takes up."""
+    items.sort(key=lambda item: Path(item.fspath).parent.name not in HOST)
+
 
 @pytest.fixture
 def random() -> np.random.Generator:

@@ -191,7 +191,7 @@ def _search_rotations(
     used, evaluate = model.projections.used, evaluator(model, len(model.band), particle_only)
     best_cost, best = np.full(len(geometry.poses), np.inf), geometry.copy()
     for trial, there in trials:
-        solution = solve_series(trial, trial, used, evaluate, False, particle_only)
+        solution = solve_series(trial, trial, used, evaluate, False, particle_only, model.threads)
         cost = np.zeros(len(trial.poses))
         np.add.at(cost, np.nonzero(used)[0], solution.local.cost)
         better = there & (cost < best_cost)

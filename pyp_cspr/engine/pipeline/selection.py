@@ -151,7 +151,7 @@ def solve_informed(
     informs = used & informing(model.dataset, model.series, settings) if isinstance(settings, RefineSettings) else used
     chosen = np.flatnonzero(informs[used])
     if len(chosen) == len(model):  # none as well: then the priors keep all where it is
-        return solve_series(start, geometry, used, evaluate, last, options)
+        return solve_series(start, geometry, used, evaluate, last, options, model.threads)
     if not len(chosen):
         name = model.dataset.series["name"][model.series]
         raise InputError(f"series {name}: no projection is left to refine by; widen refinement_first, refinement_last or "
@@ -162,10 +162,12 @@ def solve_informed(
     ) -> LocalEquations:
         return model.equations(rotations, centres, count, chosen if rows is None else chosen[rows], **optics)
 
-    solution = solve_series(start, geometry, informs, evaluate_chosen, last, options)
+    solution = solve_series(start, geometry, informs, evaluate_chosen, last, options, model.threads)
     names = {mode.name for mode in EXPOSURE_MODES}
     others = replace(options, free=tuple(mode for mode in options.free if mode in names))
-    rest = solve_series(start, solution.geometry, used, evaluator(model, count, others), last, others)
+    rest = solve_series(start, solution.geometry, used, evaluator(model, count, others), last, others, model.threads)
+    if not last:
+        return replace(solution, geometry=rest.geometry)
     seen = informs.any(axis=0)
     covariance = np.where(seen[:, None, None], solution.exposure_covariance, rest.exposure_covariance)
     spread = np.full((len(model), *solution.projection_covariance.shape[1:]), np.nan)

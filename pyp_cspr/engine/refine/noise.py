@@ -113,9 +113,9 @@ def relative_amplitude(prior: NDArray, factor: NDArray, b_factor: NDArray, k: ND
 
 def _fit_exposures(sums: ShellSums, shape: NDArray, noise: NDArray, k: NDArray) -> tuple[NDArray, NDArray]:
     """The factor and B-factor of each exposure that explain most: the maximum of (sum a A)^2 / sum a^2 B over B-factors."""
-    damp = np.exp(-0.25 * B_FACTORS[:, None, None] * k**2)  # (tried, 1, shells)
-    top = (damp * shape * sums.match / noise).sum(axis=-1)  # (tried, E)
-    bottom = np.maximum((damp**2 * shape**2 * sums.model / noise).sum(axis=-1), 1e-300)
+    damp = np.exp(-0.25 * B_FACTORS[:, None] * k**2)  # (tried, shells)
+    top = damp @ (shape * sums.match / noise).T  # (tried, E)
+    bottom = np.maximum(damp**2 @ (shape**2 * sums.model / noise).T, 1e-300)
     gain = np.maximum(top, 0.0) ** 2 / bottom
     # Without signal any B-factor explains as much; a weak prior of 200 A^2 about none decides.
     best = (gain - 0.5 * (B_FACTORS[:, None] / 200.0) ** 2).argmax(axis=0)

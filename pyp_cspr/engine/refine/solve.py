@@ -80,7 +80,7 @@ class Solution:
     geometry: SeriesGeometry
     particle_layout: Layout
     exposure_layout: Layout
-    particle_covariance: Array  # (P, kp, kp)
+    particle_covariance: Array  # (P, kp, kp); like the two others, nothing (0 of them) after a coarse stage
     exposure_covariance: Array  # (E, ke, ke)
     projection_covariance: Array  # (Q, m, m), m 5, 6, 10 or 11, of the local parameters: free of the gauge
     local: LocalEquations
@@ -118,6 +118,9 @@ def solve_series(
     else:
         geometry, local, report = _descend_apart(problem, geometry, local, last, 0 if particles.size else 1)
     weights = robust_weights(local, options.huber)
+    if not last:
+        first, second, third = (np.zeros((0, size, size)) for size in (particles.size, exposures.size, particles.local))
+        return Solution(geometry, particles, exposures, first, second, third, local, weights, report)
     covariance = problem.covariance(problem.system(geometry, local, weights))
     spread = problem.projection_covariance(covariance, geometry)
     return Solution(geometry, particles, exposures, covariance.particles, covariance.exposures, spread, local, weights, report)
@@ -212,12 +215,16 @@ class _Problem:
         return self.particles.derivative(geometry), self.exposures.derivative(geometry)
 
     def projection_covariance(self, covariance: Covariance, geometry: SeriesGeometry) -> Array:
-        parts = []
-        for block, rows in zip(self.blocks, self.rows):
-            some = Covariance(covariance.particles[block], covariance.exposures, covariance.cross[block])
-            index = self.index[0][rows] - block.start, self.index[1][rows]
-            parts.append(projection_covariance(some, index, *self._derivatives(geometry.of_particles(block))))
-        return np.concatenate(parts) if parts else np.zeros((0, self.particles.local, self.particles.local))
+        spread = np.zeros((len(self.index[0]), self.particles.local, self.particles.local))
+
+        def work(first: int, last: int) -> None:
+            for block, rows in zip(self.blocks[first:last], self.rows[first:last]):
+                some = Covariance(covariance.particles[block], covariance.exposures, covariance.cross[block])
+                index = self.index[0][rows] - block.start, self.index[1][rows]
+                spread[rows] = projection_covariance(some, index, *self._derivatives(geometry.of_particles(block)))
+
+        run_ranges(work, len(self.blocks), self.threads, pieces_per_thread=4)
+        return spread
 
     def covariance(self, system: Arrowhead) -> Covariance:
         # Priors that are there may be lost in the rounding of much stronger data: then a little is added to the diagonal.
