@@ -21,7 +21,7 @@ from typing import Any, Dict
 BASE: Dict[str, Any] = {"particles": 60, "tilts": 41, "box": 64, "pixel": 4.0, "limit": 8.5}
 CODE = """
 import json, re, sys, time
-from pyp_cspr.engine.core._jit import one_thread_for_libraries
+from pyp_cspr.engine.core._jit import prepare_process
 from pyp_cspr.engine.core.projection import Reference
 from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.relion import read_dataset
@@ -32,7 +32,7 @@ from pyp_cspr.engine.pipeline.refine_series import refine_series, refinement_gri
 from pyp_cspr.engine.pipeline.series_model import SeriesModel, geometry_of
 from pyp_cspr.engine.refine.solve import SolveOptions
 folder, threads, memory, limit = sys.argv[1], int(sys.argv[2]), int(float(sys.argv[3])), float(sys.argv[4])
-one_thread_for_libraries()
+prepare_process()
 dataset = read_dataset(folder)
 dataset.assign_halves()
 settings = RefineSettings()

@@ -6,6 +6,7 @@ ranges: nothing of OpenMP or TBB is started, a fork stays safe, and each kernel 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import os
@@ -17,6 +18,9 @@ from typing import Any, Callable, Dict, Optional
 
 import numba
 import numpy as np
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+KEPT_BYTES = 2**25  # of free memory at the end of the heap, and arrays below that lie in the heap
 
 # No "ninf" and no "nnan": checks for NaN must survive.
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -97,12 +101,21 @@ def run_ranges(call: Callable[[int, int], Any], count: int, threads: int = 1, pi
         job.result()
 
 
-def one_thread_for_libraries() -> None:
-    """Keep BLAS and its like to one thread, for the rest of the process.
+def prepare_process() -> None:
+    """Make this process fit for many small tasks on several threads, for the rest of its life.
 
-    Its matrices are small here, and after each call its threads spin for a while on the cores that the kernels' threads need:
-    with them a series on two threads was slower than on one.
+    BLAS keeps to one thread. Its matrices are small here, and after each call its threads spin for a while on the cores that
+    the kernels' threads need: with them a series on two threads was slower than on one.
+
+    Freed memory is kept. glibc gives arrays of some 100 kB back to the system at once, which then clears their pages anew:
+    half the time of transforming crops, in which threads wait for each other.
     """
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        set_option(option, KEPT_BYTES)

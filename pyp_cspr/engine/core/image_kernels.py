@@ -6,31 +6,50 @@ import numpy as np
 
 from ._jit import jit
 
+LANES = 32  # extremes of as many pixels at a time, which compilers turn into vector instructions
+
 
 @jit
-def add_moments(out, values, start, low, high):
-    """out (3,) += number, sum and sum of squares of ``values - start``, of the values from ``low`` to ``high`` only.
+def moments(image, start, low, high):
+    """(number, sum and sum of squares of ``value - start``, least, largest) of the pixels from ``low`` to ``high``.
 
-    ``values`` float32 (n,); sums are float64. NaN passes no limit; where there are none (infinite) it reaches the sums.
+    ``image`` (ny, nx) of any native number type; sums are float64. NaN passes no limit; where there are none (infinite) it
+    reaches the sums.
     """
     count, total, square = 0, 0.0, 0.0
-    if np.isinf(low):
-        for i in range(values.size):
-            difference = np.float64(values[i]) - start
-            total += difference
-            square += difference * difference
-        count = values.size
-    else:
-        for i in range(values.size):
-            value = np.float64(values[i])
-            inside = value >= low and value <= high
-            difference = value - start if inside else 0.0
-            count += 1 if inside else 0
-            total += difference
-            square += difference * difference
-    out[0] += count
-    out[1] += total
-    out[2] += square
+    unlimited = np.isinf(low)
+    middle = np.float32(0.5 * (low + high))  # in place of pixels that do not count: no extreme
+    line = np.empty(image.shape[1], np.float32)
+    whole = line.size // LANES * LANES
+    least, largest = np.full(LANES, np.inf, np.float32), np.full(LANES, -np.inf, np.float32)
+    for y in range(image.shape[0]):
+        row = image[y]
+        if unlimited:
+            for x in range(line.size):
+                line[x] = row[x]
+                difference = np.float64(line[x]) - start
+                total += difference
+                square += difference * difference
+            count += line.size
+        else:
+            within = 0
+            for x in range(line.size):
+                value = np.float64(row[x])
+                inside = value >= low and value <= high
+                difference = value - start if inside else 0.0
+                line[x] = np.float32(value) if inside else middle
+                within += 1 if inside else 0
+                total += difference
+                square += difference * difference
+            count += within
+        for x in range(0, whole, LANES):
+            for i in range(LANES):
+                value = line[x + i]
+                least[i] = value if value < least[i] else least[i]
+                largest[i] = value if value > largest[i] else largest[i]
+        for x in range(whole, line.size):
+            least[0], largest[0] = min(least[0], line[x]), max(largest[0], line[x])
+    return count, total, square, least.min(), largest.max()
 
 
 @jit

@@ -313,7 +313,7 @@ def _idle(configuration: PypConfiguration) -> List[str]:
             and not any(name.startswith("search_") for name in refine_values(configuration, get.iteration))]
     if kept:
         lines.append(f"{configuration.origin(asked[0])}: {' and '.join(asked)}: nothing is searched{_when(kept, iterations)}, "
-                     "as the particles are kept")
+                     "as what it would search is kept")
     return lines
 
 

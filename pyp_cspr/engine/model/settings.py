@@ -154,7 +154,8 @@ class RefineSettings(ReconstructSettings):
         0.0, "", "projections that differ by more standard deviations than this lose weight; 0: none; usual: 4")
     exposure_weighting: str = _setting(
         "measured", "", "exposures weigh by measured amplitude and noise; score: by mean scores; dose: by dose alone")
-    search_shift: float = _setting(0.0, "A", "particles' translations searched as far by correlation first; 0: no search")
+    search_shift: float = _setting(
+        0.0, "A", "shifts searched as far by correlation first, of exposures and then of particles; 0: no search")
     search_cone: float = _setting(0.0, "deg", "rotations searched in this cone about the start; 180: all; 0: no search")
     search_step: float = _setting(0.0, "deg", "step of this search; 0: from its resolution")
     search_resolution: float = _setting(25.0, "A", "finest detail of the searches")
@@ -172,6 +173,12 @@ class RefineSettings(ReconstructSettings):
         for name, value in self.to_dict().items():
             if name.startswith(("prior_", "search_")) and value < 0:
                 raise InputError(f"{where}: {name} {value:g}; it must be 0 or above")
+        if self.search_cone > 0 and self.prior_rotation == 0:
+            raise InputError(f"{where}: search_cone {self.search_cone:g} with prior_rotation 0, which keeps rotations; "
+                             "change one")
+        if self.search_shift > 0 and self.prior_position == self.prior_shift == 0:
+            raise InputError(f"{where}: search_shift {self.search_shift:g} with prior_position 0 and prior_shift 0, which keep "
+                             "what it would move; change one")
         if self.resolution < 0 or self.start_resolution <= 0:
             raise InputError(f"{where}: resolution {self.resolution:g} and start_resolution {self.start_resolution:g} A; "
                              "they must be above 0 (resolution 0: automatic)")

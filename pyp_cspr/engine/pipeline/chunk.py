@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core._jit import one_thread_for_libraries
+from ..core._jit import prepare_process
 from ..core.insertion import Accumulator
 from ..core.projection import Reference
 from ..errors import CsprError
@@ -78,7 +78,7 @@ def run_chunk(
     sums = tuple(Accumulator(grid.box, grid.padding, grid.radius) for _ in range(2))
     journal = ChunkJournal()
     outcomes: List[SeriesOutcome] = []
-    one_thread_for_libraries()
+    prepare_process()
     choice = choose_for_map(dataset, settings, task.scores)  # by the scores from before
     for series in range(len(dataset.series)):
         weights = None

@@ -106,7 +106,7 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
 
     Descent cannot leave such a maximum, and one wrong exposure pulls at all particles. It shows in its amplitude, far below
     that of the others. Tilt angles, axis angles and magnifications about the start's, where they are free, are tried, each with
-    all shifts within ``MEND_REACH``, by the correlation of all the exposure's particles together.
+    all shifts within ``MEND_REACH``, by the correlation of all the exposure's particles together; none beyond the tolerances.
     """
     if "shift" not in options.free or len(geometry.tilts) < 3:
         return 0
@@ -119,13 +119,15 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
     best = np.maximum(MEND_GAIN * now, MEND_LEAST)
     better = geometry.copy()
     xtilt, ytilt, zrot = matrix_to_tilt(start.tilts)
-    reaches = {"tilt_angle": MEND_TILT, "axis_angle": MEND_AXIS, "magnification": MEND_MAGNIFICATION}
+    most = {"tilt_angle": MEND_TILT, "axis_angle": MEND_AXIS, "magnification": MEND_MAGNIFICATION, "shift": MEND_REACH}
+    reaches = {mode: min(reach, options.tolerances.get(mode, reach)) for mode, reach in most.items()}
+    far = reaches.pop("shift")
     for turn_y, turn_z, percent in product(*(_around(reach, mode, options) for mode, reach in reaches.items())):
         trial = geometry.copy()
         trial.tilts[lost] = tilt_to_matrix(xtilt, ytilt + turn_y, zrot + turn_z)[lost]
         trial.shifts[lost] = start.shifts[lost]
         trial.magnification[lost] = start.magnification[lost] + 0.01 * percent
-        moved, score = search_exposure_shifts(data, trial, MEND_RESOLUTION, MEND_REACH)
+        moved, score = search_exposure_shifts(data, trial, MEND_RESOLUTION, far)
         for e in lost[score[lost] > best[lost]]:
             best[e] = score[e]
             better.tilts[e], better.shifts[e] = trial.tilts[e], trial.shifts[e] + moved[e]
@@ -136,19 +138,23 @@ def mend_exposures(model: SeriesModel, start: SeriesGeometry, geometry: SeriesGe
 
 
 def _around(reach: float, mode: str, options: SolveOptions) -> NDArray[np.float64]:
-    """Values from -reach to reach in steps of half a degree or percent; 0 alone where the mode is not free."""
-    return np.arange(-reach, reach + 0.1, 0.5) if mode in options.free else np.zeros(1)
+    """Values within ``reach`` in steps of half a degree or percent; 0 alone where the mode is not free."""
+    steps = int(2.0 * reach) if mode in options.free else 0
+    return 0.5 * np.arange(-steps, steps + 1)
 
 
 def coarse_model(model: SeriesModel, resolution: float, memory: int, dataset: Optional[Dataset] = None) -> SeriesModel:
     """The same series only as far as ``resolution`` angstrom, with coefficients of its own."""
     grid = refinement_grid(model.grid, max(resolution, model.field / model.band.radius))
-    return SeriesModel(dataset or model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(),
-                       model.threads, memory, reference_fsc=model.reference_fsc, opened=model.images)
+    coarse = SeriesModel(dataset or model.dataset, model.series, model.references, grid, model.settings, ChunkJournal(),
+                         model.threads, memory, reference_fsc=model.reference_fsc, opened=model.images)
+    if dataset is None:
+        coarse.take_coefficients(model)
+    return coarse
 
 
 def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, options: SolveOptions) -> SeriesGeometry:
-    """Where to begin: the start, or what searches of shifts and rotations find, as the settings ask.
+    """Where to begin: the start, or what searches of shifts and rotations find, as the settings ask; what is fixed stays.
 
     They look no farther than ``search_resolution``, with coefficients of their own.
     """
@@ -163,7 +169,7 @@ def search(model: SeriesModel, start: SeriesGeometry, settings: RefineSettings, 
     if "shift" in options.free:
         moved, _ = search_exposure_shifts(coarse.search_data(), geometry, 2.0 * resolution, settings.search_shift)
         geometry.shifts = geometry.shifts + moved
-    for data in coarse.search_data():
+    for data in coarse.search_data() if "position" in options.free else ():
         moved, _ = search_translations(data, geometry, resolution, settings.search_shift)
         geometry.positions = geometry.positions + moved  # 0 for particles of other parts
     return geometry
@@ -175,7 +181,8 @@ def _search_rotations(
     """The candidates of the search are polished one after the other, particles alone; the best of each particle stays."""
     model.measure_blindly(geometry)
     radius = settings.particle_radius or 0.25 * model.field * model.crop_grid.scale  # half the box is its diameter
-    how = SearchSettings(radius, resolution, settings.search_cone, settings.search_shift, angle_step=settings.search_step,
+    reach = settings.search_shift if "position" in options.free else 0.0
+    how = SearchSettings(radius, resolution, settings.search_cone, reach, angle_step=settings.search_step,
                          symmetry=settings.symmetry)
     trials = [(geometry.copy(), np.zeros(len(geometry.poses), bool)) for _ in range(how.keep)]
     for data in model.search_data():
@@ -310,12 +317,12 @@ def refine_one(
                          f"fixed; set {names} to 0")
     start = geometry_of(dataset, series, settings.deformation_grid if settings.prior_deformation > 0 else 0,
                         settings.defocus_grid if settings.prior_regional_defocus > 0 else 0)
-    memory -= equations_memory(start, options)
-    if memory <= 0:
-        name, need = dataset.series["name"][series], equations_memory(start, options) / 2**30
-        raise InputError(f"series {name}: its equations alone take {need:.2f} GB; give more --memory, or a smaller "
-                         "deformation_grid or defocus_grid")
-    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory, reference_fsc, opened)
+    need = equations_memory(start, options)
+    if memory <= need:
+        raise InputError(f"series {dataset.series['name'][series]}: its equations alone take {need / 2**30:.3g} GB of the "
+                         f"{memory / 2**30:.3g} GB that each process has; give more --memory or fewer --processes, or a "
+                         "smaller deformation_grid or defocus_grid")
+    model = SeriesModel(dataset, series, references, fine, settings, journal, threads, memory - need, reference_fsc, opened)
     limit = fine.field / fine.radius
     radii = stage_radii(model.field, settings.start_resolution, limit)
     begin = time.perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,8 @@ from ..refine.search import SearchData
 from ..refine.solve import CtfChange
 from .extract import CropGrid, ExposureView, source_pixel
 
-EXTRACT_BATCH = 256  # crops of an exposure at a time
+EXTRACT_BATCH = 256  # crops of an exposure at a time, at most
+EXTRACT_SHARE = 0.125  # of the memory, beside the coefficients, for the crops of all threads
 BYTES_PER_COEFFICIENT = 8 + 8 + 4  # X, D and W
 
 
@@ -154,14 +155,17 @@ class SeriesModel:
         p, e = self.projections.particle[rows], self.projections.exposure[rows]
         columns = np.unique(e)
         journals: List[ChunkJournal] = []
+        # Crops take their pixels twice, as a mask needs a copy.
+        room = EXTRACT_SHARE * self.memory / (self.threads * 2 * 4 * self.crop_grid.box**2)
+        batch = int(np.clip(room, 8, EXTRACT_BATCH))
 
         def work(first: int, last: int) -> None:
             journal = ChunkJournal()
             for column in columns[first:last]:
                 places = np.flatnonzero(e == column)
                 view = self._view(int(exposures[column]), journal, threads=1)
-                for start in range(0, len(places), EXTRACT_BATCH):
-                    part = places[start : start + EXTRACT_BATCH]
+                for start in range(0, len(places), batch):
+                    part = places[start : start + batch]
                     data[part], _, _ = view.coefficients(particles[p[part]], self._cut_at[p[part], column])
             journals.append(journal)
 
@@ -174,6 +178,14 @@ class SeriesModel:
     def coefficients(self, rows: NDArray[np.int64]) -> NDArray[np.complex64]:
         """X of some projections ``(B, n)``."""
         return self._extract(rows) if self._resident is None else self._resident.data[rows]
+
+    def take_coefficients(self, finer: SeriesModel) -> None:
+        """Those of ``finer``, the same projections to a finer limit, where both keep all: then nothing is cut again."""
+        if self.resident and finer._resident is not None:
+            inside, _ = finer.crop_grid.within(self.band.radius)
+            nothing = np.empty((0, len(self.band)))
+            self._resident = _Block(self._blocks[0], finer._resident.data[:, inside], nothing.astype(np.complex64),
+                                    nothing.astype(np.float32))
 
     def _loaded(self, weighted: bool = True) -> Iterator[_Block]:
         """The blocks one after the other; their D and W only where ``weighted``."""
@@ -267,7 +279,7 @@ class SeriesModel:
         """What searches need, all or of some ``exposures``: whole particles, as many as the memory holds at once."""
         c = self.projections
         for block in self._loaded():
-            keep = np.arange(len(block.rows))
+            keep: Union[slice, NDArray[np.int64]] = slice(None)  # all: views, no copies
             if exposures is not None:
                 keep = np.flatnonzero(np.isin(c.exposure[block.rows], exposures))
             rows = block.rows[keep]

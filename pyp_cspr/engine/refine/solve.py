@@ -251,7 +251,7 @@ class _Problem:
             here = here.frozen(fixed[0], fixed[1]) if fixed[0].any() or fixed[1].any() else here
             more = here.solve(particle_damping, exposure_damping)
             whole = [offset + one + other for offset, one, other in zip(offsets, step, more)]
-            beyond = [np.abs(value) > bound for value, bound in zip(whole, self.bounds)]
+            beyond = [(np.abs(value) > bound) & ~held for value, bound, held in zip(whole, self.bounds, fixed)]
             if not (beyond[0].any() or beyond[1].any()):
                 return Step(step.particles + more.particles, step.exposures + more.exposures)
             stopped = []
@@ -311,7 +311,7 @@ def _descend_jointly(
         report.projections += len(local.power)
         gained = cost - trial_cost
         # Little for the series may be much for one exposure, so the last stage takes its last step; rounding must not decide.
-        refused = not gained > (-enough if ending else 0.0)
+        refused = not gained > (-NOTHING * enough if ending else 0.0)
         if not refused:
             geometry, local = trial, trial_local
             weights = robust_weights(local, options.huber)

@@ -19,9 +19,11 @@ def shells_with_data(curves: Iterable[NDArray]) -> slice:
     return slice(1, 1 + max([1, *(int(np.flatnonzero(curve).max(initial=0)) for curve in curves)]))
 
 
-def limited_by_pixel(curve: NDArray, drawn: slice) -> bool:
-    """Whether a corrected FSC stays above 0.143 to the end: then the map's grid tells the resolution, not the data."""
-    return not (curve[drawn] < LEVELS[0]).any()
+def limited_by(curve: NDArray, drawn: slice) -> str:
+    """In words, what tells the resolution where a corrected FSC stays above 0.143 to its end; empty where the data do."""
+    if (curve[drawn] < LEVELS[0]).any():
+        return ""
+    return "limited by the pixel" if drawn.stop >= len(curve) - 1 else "limited by map_resolution"
 
 
 def mark_resolution(axes: Any, frequency: NDArray, curve: NDArray, drawn: slice, resolution: float, colour: str) -> None:
@@ -31,14 +33,14 @@ def mark_resolution(axes: Any, frequency: NDArray, curve: NDArray, drawn: slice,
     place = min(1 / resolution, frequency[drawn][-1])
     dot = (place, float(np.interp(place, frequency[drawn], curve[drawn])))
     axes.plot(*[[value] for value in dot], "o", color=colour, markersize=6, zorder=6)
-    limited, near_end = limited_by_pixel(curve, drawn), place > 0.8 * frequency[-1]
+    limited, near_end = limited_by(curve, drawn), place > 0.8 * frequency[-1]
     # The curve comes down from the upper left: free are the right, the line's left where Nyquist is near, and what is below.
     shift = (-9, -16) if limited else (-9, 5) if near_end else (8, 10)
     side = "right" if limited or near_end else "left"
     look: Dict[str, Any] = dict(textcoords="offset points", color=colour, ha=side, zorder=7)
     axes.annotate(f"{resolution:.2f} Å", dot, xytext=shift, fontsize=10, fontweight="bold", **look)
     if limited:
-        axes.annotate("limited by the pixel", dot, xytext=(shift[0], shift[1] - 12), fontsize=8, **look)
+        axes.annotate(limited, dot, xytext=(shift[0], shift[1] - 12), fontsize=8, **look)
 
 
 def finish_fsc(axes: Any, highest: float, lowest: float) -> None:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from ..core.fsc import resolutions as shell_resolutions
-from .figures_map import finish_fsc, limited_by_pixel, mark_resolution, shells_with_data
+from .figures_map import finish_fsc, limited_by, mark_resolution, shells_with_data
 from .style import FAINT, PALETTE, WIDTH, new_figure, styled
 
 COURSE = LinearSegmentedColormap.from_list("course", ["#b3bcc5", "#7fb0d8", "#2f7ebc"])
@@ -57,8 +57,8 @@ def fsc_by_iteration(curves: Sequence[NDArray], box: int, pixel: float, resoluti
         axes.plot(frequency[drawn], curve[drawn], color=colour, label=label, **look)
     for number in sorted({0, last}):
         resolution = resolutions[number]
-        # Where the start is limited by the pixel as well, its dot lies beside the last one's, and its number is the same.
-        if resolution is not None and (number == last or not limited_by_pixel(curves[number], drawn)):
+        # Where the start is limited as well, its dot lies beside the last one's, and its number is the same.
+        if resolution is not None and (number == last or not limited_by(curves[number], drawn)):
             colour = PALETTE[0] if number == last else PALETTE[1]
             mark_resolution(axes, frequency, curves[number], drawn, resolution, colour)
     finish_fsc(axes, frequency[-1], min(float(curve.min()) for curve in curves))

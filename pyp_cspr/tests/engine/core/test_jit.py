@@ -51,7 +51,7 @@ def test_libraries_keep_to_one_thread() -> None:
     import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_info
 
-    _jit.one_thread_for_libraries()
+    _jit.prepare_process()
     assert {library["num_threads"] for library in threadpool_info()} == {1}
 
 

@@ -337,7 +337,7 @@ def test_only_what_is_refined_is_searched(given, expected, warned) -> None:
 def test_the_iterations_that_search_nothing_are_named_with_the_keys() -> None:
     lines = warnings_of(configured("csp_refine_particles T:F", "csp_refine_micrographs T", RANDOM, "searchx 30:0"))
     assert lines == ["command line: csp_NumberOfRandomIterations and refine_searchx: nothing is searched in iteration 3 and "
-                     "later, as the particles are kept"]
+                     "later, as what it would search is kept"]
 
 
 # Document 02, section 1.8: every key of FREALIGN's file with its default there.

@@ -78,7 +78,7 @@ def test_equations_that_do_not_fit_the_memory_are_refused(sample) -> None:
     options = solve_options(RefineSettings.from_dict(values))
     need = equations_memory(geometry_of(data, 0, 5), options)
     assert need > 5 * equations_memory(geometry_of(data, 0), solve_options(RefineSettings()))
-    with pytest.raises(InputError, match=r"its equations alone take .* GB; give more --memory"):
+    with pytest.raises(InputError, match=r"its equations alone take .* GB of the .* GB that each process has; give more"):
         refined(data, sample, memory=need, **values)
 
 

@@ -305,3 +305,23 @@ def test_an_exposure_in_a_side_maximum_is_put_right(clean) -> None:
     assert error[5] < 8.0
     assert np.delete(error, 5).max() == 0.0
     assert mend_exposures(model, start, found, SolveOptions()) == 0
+
+
+@pytest.mark.slow
+def test_an_exposure_is_put_right_within_its_tolerance(clean) -> None:
+    """One image lies 60 A off and may go 20 A: it goes there at most, and does not keep the series from being refined."""
+    ends = {}
+    for off, values in ((0.0, {}), (60.0, {"hard_tolerances": True, "prior_shift": 20.0})):
+        dataset = read_dataset(clean)
+        dataset.assign_halves()
+        dataset.particles["position"] += [4.0, -3.0, 2.0]
+        dataset.exposures["shift"][5, 0] += off
+        start = dataset.exposures["shift"].copy()
+        settings = RefineSettings.from_dict({"symmetry": "C3", **values})
+        grid = map_grid(dataset, settings)
+        reference = Reference(read_map(clean / "reference.mrc")[0], 1.5, refinement_grid(grid, 12.0).radius)
+        outcome = refine_one(dataset, 0, [reference], settings, grid, 12.0, ChunkJournal(), 1)
+        ends[off] = np.delete(dataset.project(0)[0], 5, axis=1)
+        assert {stage["reason"] for stage in outcome.report["stages"]} == {"converged"}
+    assert np.abs(dataset.exposures["shift"] - start).max() <= 20.0 * (1 + 1e-6)
+    assert np.linalg.norm(ends[60.0] - ends[0.0], axis=-1).max() < 2.0

@@ -85,6 +85,9 @@ def test_a_resolution_that_the_pixel_limits_is_marked_on_the_curve_and_said():
     texts = [text.get_text() for text in axes.texts]
     assert "6.19 Å" in texts
     assert "limited by the pixel" in texts
+    ended = np.append(np.linspace(1.0, 0.4, 20), np.zeros(13))  # the map ends long before Nyquist
+    axes = figures.fsc_curves({"corrected": ended}, 64, 3.0, 64 * 3.0 / 19).axes[0]
+    assert {"limited by map_resolution"} == {text.get_text() for text in axes.texts if "limited" in text.get_text()}
     falls = np.append(np.linspace(1.0, 0.1, 32), 0.0)
     axes = figures.fsc_curves({"corrected": falls}, 64, 3.0, resolution_at(falls, 0.143, 64, 3.0)).axes[0]
     assert "limited by the pixel" not in [text.get_text() for text in axes.texts]
