@@ -4,8 +4,8 @@
 
 Each row is one process that refines one simulated series (no file is written but the sample) from 2 deg, 4 A and tilts of
 0.5 deg, 0.5 deg, 4 A, to 8.5 A; box 96 has the same pixel and more of the particle's surroundings; box 128 has 2 A/px and
-goes to 6 A, as in the comparison with RELION. The second run in a process counts, whose kernels are loaded, with extraction and
-all. Memory is the peak of the process; "bounded" runs with 8 MB of coefficients in memory at a time.
+goes to 6 A, as in the comparison with RELION. The best of three runs in a process counts, whose kernels are loaded, with
+extraction and all. Memory is the peak of the process; "bounded" runs with 8 MB of coefficients in memory at a time.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ def run():
     start = geometry_of(dataset, 0)
     radii = stage_radii(model.field, 60.0, limit)
     return len(model), refine_series(model, start, start.copy(), radii, SolveOptions())[2]
-run()
-begin = time.perf_counter()
-count, journal = run()
-seconds = time.perf_counter() - begin
+times = []
+for _ in range(4):
+    begin = time.perf_counter()
+    count, journal = run()
+    times.append(time.perf_counter() - begin)
+seconds = min(times[1:])
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1))  # ru_maxrss has the parent's as well
 print(json.dumps({"projections": count, "seconds": seconds, "evaluations": journal["evaluations"], "peak_MB": peak / 1024}))
 """
@@ -76,6 +78,7 @@ def main() -> None:
     cases += [dict(BASE, particles=number) for number in (30, 120, 240)]
     cases += [dict(BASE, tilts=number) for number in (21, 61)]
     cases += [dict(BASE, box=96), dict(BASE, box=128, pixel=2.0, limit=6.0)]
+    cases += [dict(BASE, particles=200, box=128, pixel=2.0, limit=6.0)]
     print("particles  tilts  box  threads  memory     seconds  proj/s  evaluations  peak MB")
     rows = []
     for case in cases:
