@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -53,6 +54,35 @@ def test_libraries_keep_to_one_thread() -> None:
 
     _jit.prepare_process()
     assert {library["num_threads"] for library in threadpool_info()} == {1}
+
+
+FAULTS = """
+import resource
+import numpy as np
+from pyp_cspr.engine.core._jit import prepare_process
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        arrays = [np.ones(70_000) for _ in range(8)]
+        del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults())
+prepare_process()
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept() -> None:
+    """The pages of arrays that are made again and again are cleared once, not each time."""
+    out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=50).stdout
+    before, after = map(int, out.split())
+    assert before > 10_000, "the C library keeps it by itself: prepare_process may leave that out"
+    assert after < 1_000
 
 
 def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
