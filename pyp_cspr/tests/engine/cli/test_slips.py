@@ -163,7 +163,7 @@ def test_names_that_are_too_long_are_said_in_one_line(small_sample, tmp_path, ca
                   ["sample", long, "--series", "1", "--particles", "1", "--tilts", "3", "--box", "32", "--pixel", "8"],
                   ["check", long], ["fsc", long, reference], ["compare", long, long]):
         assert main(words) == 2, words
-        (line,) = (line for line in capsys.readouterr().err.splitlines() if "0/3 [" not in line)  # the bar of sample
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line and "0/3 [" not in line)  # the bar of sample
         assert "x" * 300 in line
 
 
