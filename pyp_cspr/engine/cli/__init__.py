@@ -10,7 +10,7 @@ import sys
 from typing import Any, Callable, List, Optional, Sequence
 
 from .. import __version__
-from ..errors import CsprError
+from ..errors import CsprError, InputError
 
 ABOUT = "Constrained single-particle refinement of tilt series. `cspr COMMAND --help` says what a command does."
 COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter",
@@ -55,16 +55,23 @@ def guarded(name: str, run: Callable[[], int]) -> int:
     """The exit code of ``run``, whose errors are said in one line: 1 failed, 2 wrong input, 130 stopped."""
     try:
         return run()
-    except CsprError as error:
-        print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
     except BrokenPipeError:
         # The reader of our output has gone; what is left to print has no reader.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (CsprError, OSError) as error:
+        known = error if isinstance(error, CsprError) else _of_the_system(error)
+        print(f"{name}: error: {' '.join(str(known).split())}", file=sys.stderr)
+        return known.exit_code
     except KeyboardInterrupt:
         print(f"{name}: stopped; start it again to go on", file=sys.stderr)
         return 130
+
+
+def _of_the_system(error: OSError) -> CsprError:
+    """What the system refused, which is no fault of the program: a disk that is full, a folder that may not be read."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return InputError(f"{where}{error.strerror or error}")
 
 
 def print_json(values: Any) -> None:

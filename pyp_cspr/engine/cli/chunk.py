@@ -7,6 +7,7 @@ projections are shown beside what the reference says they should be, as pictures
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def add_args(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    if not Path(args.task).is_file():
+    if not os.path.isfile(args.task):  # Path's own fails for a long name
         raise InputError(f"{args.task}: no such task file; see `cspr plan`")
     task = ChunkTask.from_dict(read_json(Path(args.task)), args.task)
     _, threads, memory = share_out(1, args.threads, args.memory, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any, Dict
 
 from ..model.task import ChunkTask
@@ -59,7 +60,7 @@ def print_refinement(values: Dict[str, Any]) -> None:
 
 def main(args: argparse.Namespace) -> int:
     store = RunStore(args.run_folder)
-    if (store.folder / "refine.json").exists():
+    if os.path.exists(store.folder / "refine.json"):
         refinement = describe_refinement(store)
         if args.json:
             print_json(refinement)

@@ -61,7 +61,8 @@ def summarise(made: Sharpened, box: int, pixel: float) -> Dict[str, Any]:
 
 
 def main(args: argparse.Namespace) -> int:
-    folder = claim_folder(args.out, MAPS).folder
+    inputs = [args.a, args.b, *([] if args.mask in ("auto", "none") else [args.mask])]
+    folder = claim_folder(args.out, MAPS, inputs).folder
     a, b, pixel = read_pair(args.a, args.b, args.pixel)
     mask: Union[str, NDArray] = args.mask if args.mask in ("auto", "none") else read_mask(args.mask, len(a))
     if args.threads < 1 or args.seed < 0:

@@ -6,6 +6,7 @@ Chunk by chunk, nothing of a particle is written. Killed at any moment, the same
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from ..pipeline.reconstruct import reconstruct
@@ -36,6 +37,6 @@ def main(args: argparse.Namespace) -> int:
     print(f"resolution (FSC 0.143, corrected for the mask): {'none' if resolution is None else f'{resolution:.2f} A'}")
     for name in ("map.mrc", "report.html"):  # of a run that was finished without one there is no report
         path = Path(args.out).absolute() / name
-        if path.exists():
+        if os.path.exists(path):
             print(f"{path.stem}: {path}")
     return 0

@@ -11,6 +11,7 @@ import mmap
 import os
 import tempfile
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterable, Tuple, Union
@@ -179,9 +180,9 @@ def write_aside(path: PathLike, write: Callable[[str], None]) -> None:
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, str(target))
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {_reason(error)}; choose another folder or mend its rights") from None
+        raise InputError(f"{target}: cannot be written: {_reason(error)}; check the folder, its rights and its space") from None
     finally:
-        if temporary and os.path.exists(temporary):
+        with suppress(OSError):  # in place already, or the error above is the one to be told
             os.unlink(temporary)
 
 

@@ -11,7 +11,7 @@ weights, and the geometry with which extracted stacks were cut.
 from __future__ import annotations
 
 import os
-from typing import Tuple, Union
+from typing import List, Tuple, Union
 
 from ..errors import InputError
 from ..model.tables import Dataset
@@ -20,7 +20,7 @@ from .relion_tomograms import existing, pick_block, read_tomograms
 from .relion_writing import write_dataset
 from .star import read_star
 
-__all__ = ["find_files", "read_dataset", "read_tomograms", "write_dataset"]
+__all__ = ["find_files", "find_tilt_stars", "read_dataset", "read_tomograms", "write_dataset"]
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -71,3 +71,12 @@ def find_files(path: PathLike) -> Tuple[str, str, str]:
             files = [existing(block.single(label), star) for label in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")]
             return files[0], files[1], os.path.abspath(star)
     raise InputError(f"{star}: no _rlnTomoParticlesFile and _rlnTomoTomogramsFile; give an optimisation_set.star")
+
+
+def find_tilt_stars(tomograms: PathLike) -> List[str]:
+    """The tilt-series stars that a tomograms star names; none where its own blocks hold the tilts, as in RELION 4."""
+    name = os.fspath(tomograms)
+    table = pick_block(read_star(name), "global", "rlnTomoName")
+    if "rlnTomoTiltSeriesStarFile" not in table:
+        return []
+    return [existing(star, name) for star in table.texts("rlnTomoTiltSeriesStarFile")]

@@ -16,7 +16,9 @@ from ..io.star import read_star
 from ..model.tables import Dataset
 from .check import check_cube
 from .chunk import Progress, no_progress
+from .claim import STARS, kind_of, spare
 from .convert_pyp import find_alignments, find_maps, is_pyp, read_pyp, write_pyp
+from .plan import inputs_of
 
 FORMATS = {
     "relion5": "RELION 5 tomography project, which is also the engine's own form",
@@ -25,6 +27,10 @@ FORMATS = {
     "pyp": "PYP project with .cistem tables (--stacks writes tilt series that are not one stack each)",
     "pyp-parx": "the same with .parx tables, which round: 0.01 deg, 0.01 A, phase shifts 0.01 rad",
 }
+RELION = "RELION tomography project"
+OF_PYP = ("mrc", "ali", "ctf", "csp", "frealign")
+WRITES = {"relion5": (*STARS, "tilt_series"), "relion4": STARS, "relion-spa": ("particles.star", "stacks"), "pyp": OF_PYP,
+          "pyp-parx": OF_PYP}  # files, and folders of files
 
 
 def read_any(
@@ -39,7 +45,7 @@ def read_any(
         raise InputError(f"--alignments {alignments}: {path} is no PYP project (a folder with a .films or .micrographs list)")
     if os.path.isfile(path) and path.endswith(".star") and is_spa(read_star(path)):
         return read_spa(path, image_size), "RELION single-particle star"
-    return read_dataset(path, need_images), "RELION tomography project"
+    return read_dataset(path, need_images), RELION
 
 
 def convert(
@@ -64,12 +70,18 @@ def convert(
     if stacks and form in ("relion5", "relion4"):
         raise InputError(f"--stacks: {form} needs no other images; leave it out, or give --to relion-spa")
     folder = Path(out).absolute()
-    if folder == (Path(source).absolute() if os.path.isdir(source) else Path(source).absolute().parent):
+    named = (os.path.abspath(source), os.path.realpath(source))
+    if os.path.realpath(folder) in [os.path.realpath(path if os.path.isdir(path) else os.path.dirname(path)) for path in named]:
         raise InputError(f"{folder}: is where the input lies; give another folder")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
+    if kind_of(folder):
+        raise InputError(f"{folder}: holds {kind_of(folder)}; give another folder")
+    if os.path.exists(folder) and any(folder.iterdir()) and not overwrite:
         raise InputError(f"{folder}: is not empty; give another folder, or --overwrite")
     notes: List[str] = []
     dataset, kind = read_any(source, image_size, stacks, alignments, notes)
+    stars = inputs_of(source, dataset)[1:] if kind == RELION else [source]
+    for path in (*stars, *(_images_of(dataset) if form not in ("relion5", "relion4") else ())):
+        spare(folder, path, WRITES[form])
     dataset.assign_halves()
     if volume:
         values, dataset.box_pixel = read_map(volume)
@@ -94,6 +106,11 @@ def convert(
         found = {"alignments": str(find_alignments(source, alignments)), "map": of_project, "half_maps": half_maps}
     return {"read": kind, "written": star, "format": form, "n_series": len(dataset.series),
             "n_particles": len(dataset.particles), "halves": halves, "warnings": notes + warnings, **found}
+
+
+def _images_of(dataset: Dataset) -> List[str]:
+    columns = (dataset.series["images"], dataset.exposures["file"], dataset.particles["stack"])
+    return [str(path) for column in columns for path in np.unique(column) if path]
 
 
 def _hide_excluded(dataset: Dataset, form: str) -> List[str]:

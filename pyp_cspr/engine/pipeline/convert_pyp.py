@@ -43,7 +43,7 @@ START = 1  # the iteration that a project starts from
 def is_pyp(path: str) -> bool:
     """Whether a folder is a PYP project: it has a list of series."""
     folder = Path(path)
-    return folder.is_dir() and any(any(folder.glob(pattern)) for pattern in ("*.films", "*.micrographs"))
+    return os.path.isdir(folder) and any(any(folder.glob(pattern)) for pattern in ("*.films", "*.micrographs"))
 
 
 def project_of_file(path: str) -> str:
@@ -210,15 +210,16 @@ def _write_images(dataset: Dataset, row: int, target: Path, stacks: bool) -> Non
     exposures, series = dataset.exposures, dataset.series
     name, pixel = str(series["name"][row]), float(series["pixel"][row])
     files = [str(file) or str(series["images"][row]) for file in exposures["file"][rows]]
-    missing = next((file for file in files if not Path(file).exists()), None)
+    missing = next((file for file in files if not os.path.exists(file)), None)
     if missing is not None:
         raise InputError(f"{dataset.source}: series {name}: its images {missing or '(none)'!r} are not here; mend the path")
     target.parent.mkdir(parents=True, exist_ok=True)
     slices = exposures["slice"][rows]
     if len(set(files)) == 1 and sorted(slices.tolist()) == list(range(open_stack(files[0]).n)):
+        source = os.path.realpath(files[0])  # which may be named by the link that is here already
         if target.is_symlink():
             target.unlink()
-        target.symlink_to(Path(files[0]).absolute())
+        target.symlink_to(source)
         return
     if not stacks:
         raise InputError(f"{dataset.source}: series {name} is not one stack of {len(rows)} images; --stacks writes it as one")

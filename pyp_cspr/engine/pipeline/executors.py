@@ -200,7 +200,7 @@ def run_quietly(path: str, share: Share) -> str:
     """Run a chunk; nothing, or why it failed in one line. Other exceptions are errors of the program and go up."""
     try:
         run_chunk_file(Path(path), share.threads, share.memory)
-    except CsprError as error:
+    except (CsprError, OSError) as error:
         return " ".join(str(error).split())
     return ""
 

@@ -26,7 +26,7 @@ from ..model.tables import Dataset
 from ..model.task import MapGrid, content_hash
 from ..reconstruct.postprocess import compare_halves
 from .check import check_cube
-from .claim import REFINEMENT, claim_run
+from .claim import REFINEMENT, claim_run, remove_leftovers
 from .executors import Bar, Executor, LocalExecutor, Resources, no_bar
 from .merge import merge_run
 from .plan import check_tasks_per_chunk, inputs_of, map_grid, plan_dataset, read_planned
@@ -275,8 +275,9 @@ def _claim(folder: RunStore, plan: Dict[str, Any], overwrite: bool) -> None:
                              "--overwrite")
         folder.clean()
         return
-    for name in ("iterations", "report") if path.exists() else ("iterations",):
-        shutil.rmtree(folder.folder / name, ignore_errors=True)
+    if path.exists():
+        remove_leftovers(folder.folder)
+    shutil.rmtree(folder.folder / "iterations", ignore_errors=True)
     for name in ("summary.json", "report.html"):
         (folder.folder / name).unlink(missing_ok=True)
     write_json(path, plan)

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
-from ..errors import CsprError, InputError
+from ..errors import CsprError
 from .chunk import Progress, no_progress, run_chunk_file
 
 
@@ -124,7 +124,7 @@ def _serve(pipe: Connection, parent: int) -> None:
             answer: Tuple[str, Any] = "done", run_chunk_file(path, threads, memory, progress)
         except (EOFError, BrokenPipeError):
             return
-        except (CsprError, InputError) as error:
+        except (CsprError, OSError) as error:
             answer = "failed", error
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
             import traceback

@@ -14,11 +14,11 @@ from ..core.ctf import phase_offset, wavelength
 from ..core.weighting import common_weight
 from ..errors import InputError
 from ..io.mrc import write_map
-from ..io.relion import find_files, read_dataset
+from ..io.relion import find_files, find_tilt_stars, read_dataset
 from ..model.settings import ReconstructSettings
 from ..model.tables import Dataset
 from ..model.task import TASK_VERSION, ChunkTask, MapGrid, content_hash
-from .claim import RECONSTRUCTION, claim_run
+from .claim import RECONSTRUCTION, claim_run, remove_leftovers
 from .extract import source_pixel
 from .selection import choose_for_map, projections_of_map, score_limits
 from .store import RunStore, hash_array, hash_rows, write_json, write_rows
@@ -83,7 +83,8 @@ def plan_run(
 
 def inputs_of(data: str, dataset: Dataset) -> List[str]:
     """Paths of a data set that must not be written over."""
-    return [data if os.path.isdir(data) else os.path.dirname(data) or ".", *find_files(dataset.source)]
+    folder, stars = data if os.path.isdir(data) else os.path.dirname(data) or ".", find_files(dataset.source)
+    return [folder, *stars, *find_tilt_stars(stars[1])]
 
 
 def read_planned(data: str, need_halves: bool = False) -> Dataset:
@@ -135,10 +136,12 @@ def plan_dataset(
     common = common_weight_of(dataset, grid, settings, scores)
     tasks = [_task(index, part, grid, settings, resolution, hashes, share, scores, common) for index, part in enumerate(parts)]
     plan = _plan_document(data, dataset, grid, settings, tasks)
-    if store.plan_path.exists() and not overwrite:
+    if os.path.exists(store.plan_path) and not overwrite:
         if store.plan()["hash"] != plan["hash"]:
             raise InputError(f"{store.folder}: holds a run of other data or settings; give another --out, or --overwrite")
         return store
+    if os.path.exists(store.plan_path):
+        remove_leftovers(store.folder)
     for name in ("run.json", "summary.json"):
         (store.folder / name).unlink(missing_ok=True)
     for number, volume in enumerate(references, start=1):

@@ -4,18 +4,20 @@ PROJECT/frealign/scratch/NAME_r01_fromII/
   input/        the data set that iteration II starts with
   run/          the refinement (iterate.py): its iteration i is PYP's II + i - 1, and its iteration 0 the start
   csp.json      what was asked for and started from, and the last iteration that was written to the project
-A call with the same settings extends the run; with others it starts a new one from the last iteration's alignments and map.
+A call with the same settings and optics extends the run; with others it starts a new one from the last iteration's alignments
+and map. Before the first iteration is there, so does one whose start holds other data than it did.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..errors import InputError
-from ..io.mrc import open_stack
+from ..io.mrc import open_stack, read_map
 from ..io.pyp_config import COMMAND_LINE
 from ..io.pyp_dataset import PypOptics
 from ..io.relion import write_dataset
@@ -29,6 +31,7 @@ from ..model.pyp_settings import (
     settings_by_iteration,
     warnings_of,
 )
+from ..model.tables import Dataset
 from .executors import Executor, Resources, SlurmSettings, make_executor
 from .iterate import Bar, Refinement, refine
 from .mpi import mpi_size
@@ -37,7 +40,7 @@ from .pyp_project import CLASS, Binnings, PypProject
 from .pyp_results import Results
 from .resources import share_out
 from .slurm import cluster_answers
-from .store import RunStore, read_json, write_json
+from .store import RunStore, hash_array, hash_rows, read_json, write_json
 
 Say = Callable[[str], None]
 QUEUE_KEYS = ("slurm_queue", "slurm_account")
@@ -222,12 +225,17 @@ def _leg(
     say: Say,
 ) -> _Leg:
     """The run that the next iteration belongs to, made where it is new."""
+    given: Dict[str, Any] = {}
+    if start != Path():
+        source, reference = start, Path(project.folder, asked.model)
+        dataset = _read_start(project, source)
+        given = {"start": str(source), "start_hash": hash_rows(dataset), "reference": str(reference),
+                 "reference_hash": hash_array(read_map(reference)[0])}
     for folder in _runs(project):
         before = read_json(folder / "csp.json")
         wanted = _request(project, configuration, asked, resources, before["first"], Path(before["reference"]))
-        if start != Path():
-            wanted.update(start=str(start), reference=str(Path(project.folder, asked.model)))
-        same = all(before.get(name) == wanted[name] for name in wanted)
+        wanted.update(given)
+        same = all(before.get(name) == wanted[name] for name in wanted)  # an older version wrote no optics: it is another run
         if same and before["published"] == last:
             return _Leg(folder, before["first"], before)
         if same and before.get("writing") == last:
@@ -235,26 +243,28 @@ def _leg(
             return _Leg(folder, before["first"], before)
     first = last + 1
     results = Results(project)
-    if start != Path():
-        source, reference = start, Path(project.folder, asked.model)
+    if given:
         results.write_start(reference)
     else:
         source, reference = project.alignments_of(last), results.path(f"{last:02d}.mrc")
-    request = dict(_request(project, configuration, asked, resources, first, reference), first=first, published=last)
-    if start != Path():
-        request["start"] = str(start)
+        dataset = _read_start(project, source)
+    request = dict(_request(project, configuration, asked, resources, first, reference), first=first, published=last, **given)
     number, base = 1, project.folder / "frealign" / "scratch" / f"{project.dataset}_{CLASS}_from{first:02d}"
     folder = base
     while folder.exists() and (folder / "csp.json").exists():
         number += 1
         folder = base.with_name(f"{base.name}_{number}")
-    dataset = project.read_alignments(source)
-    dataset.assign_halves()
     RunStore(folder / "run").create()
     write_dataset(dataset, folder / "input")
     write_json(folder / "csp.json", request)
     say(f"{len(dataset.particles)} particles of {len(dataset.series)} series, alignments of {source}")
     return _Leg(folder, first, request)
+
+
+def _read_start(project: PypProject, path: Path) -> Dataset:
+    dataset = project.read_alignments(path)
+    dataset.assign_halves()
+    return dataset
 
 
 def _request(
@@ -264,8 +274,10 @@ def _request(
     mask = asked.mask
     if mask not in ("auto", "none") and not mask.startswith("sphere:"):
         mask = str(Path(project.folder, mask))
+    optics = asdict(project.optics)
+    del optics["box"]  # of the starting map, which need not be named any more; one that is asked for is among the values
     return {"reference": str(reference), "values": settings_by_iteration(configuration, first, last), "mask": mask,
-            "tasks_per_chunk": resources.tasks_per_chunk}
+            "tasks_per_chunk": resources.tasks_per_chunk, "optics": optics, "binnings": project.binnings._asdict()}
 
 
 def choose_executor(asked: str, queue: bool) -> Tuple[str, str]:

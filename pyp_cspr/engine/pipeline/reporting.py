@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
@@ -10,7 +11,8 @@ import numpy as np
 from ..errors import CsprError
 from ..io.mrc import read_map
 from .plan import chunk_dataset
-from .store import UNREADABLE, RunStore, read_json, read_rows
+from .store import RunStore, read_json, read_rows
+from .store import read_tables as read_tables_of
 
 if TYPE_CHECKING:
     from ..report.refinement import RefinementData
@@ -60,16 +62,7 @@ def load_refinement(folder: Path, history: Sequence[Dict[str, Any]], planned: in
 
 def read_tables(store: RunStore, n_series: int) -> List[Dict[str, np.ndarray]]:
     """The arrays of refinement.npz by series, in the order of the data set's rows (``SeriesOutcome.tables``)."""
-    path = store.refinement_path
-    tables: List[Dict[str, np.ndarray]] = [{} for _ in range(n_series)]
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                row, column = name.split(".", 1)
-                tables[int(row)][column] = arrays[name]
-    except UNREADABLE as error:
-        raise CsprError(f"{path}: cannot be read ({error}); delete {store.folder} and run again") from None
-    return tables
+    return read_tables_of(store.refinement_path, n_series, f"delete {store.folder} and run again")
 
 
 def _references(store: RunStore) -> List[str]:
@@ -83,7 +76,7 @@ def _references(store: RunStore) -> List[str]:
 
 def _threshold(data: str) -> Optional[float]:
     """The score threshold that the data were filtered with (``cspr filter``), or None."""
-    folder = Path(data) if Path(data).is_dir() else Path(data).parent
+    folder = Path(data) if os.path.isdir(data) else Path(data).parent
     try:
         value = read_json(folder / "filter.json").get("threshold")
     except (CsprError, AttributeError):

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import json
 import math
 import os
+import tokenize
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,27 +31,26 @@ import numpy as np
 
 from ..core.insertion import Accumulator
 from ..errors import CsprError, InputError
+from ..io.mrc import write_aside
 from ..model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
 from ..model.task import ChunkTask, Manifest, MapGrid
 from .refine_series import SeriesOutcome
 
 Sums = Tuple[Accumulator, Accumulator]
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile)  # what reading a damaged .npz may raise
+# What reading a damaged .npz may raise: RuntimeError where it seems encrypted or compressed in a way that is not known, and
+# SyntaxError and TokenError where the header of an array, which is a line of Python, cannot be parsed.
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, IndexError, RuntimeError, SyntaxError, tokenize.TokenError,
+              zipfile.BadZipFile)
 
 
 def write_atomic(path: Path, write: Callable[[Any], None]) -> int:
-    """Write aside, flush to disk, rename. Returns the bytes written. A reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a file whole or not at all by what ``write`` does to its stream. Returns the bytes written. Raises InputError."""
+
+    def fill(temporary: str) -> None:
         with open(temporary, "wb") as stream:
             write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); check the folder and the space left") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_aside(path, fill)
     return path.stat().st_size
 
 
@@ -136,8 +135,7 @@ def write_rows(path: Path, dataset: Dataset) -> int:
 
 def read_rows(path: Path) -> Dataset:
     """The data set of ``write_rows``. Raises CsprError where the file is missing or damaged."""
-    try:
-        arrays = _stored_arrays(path)
+    with read_arrays(path, "plan the run again") as arrays:
         series, exposures, particles = (
             Table(schema, {c.name: arrays[f"{kind}.{c.name}"] for c in schema if f"{kind}.{c.name}" in arrays})
             for kind, schema in (("series", SERIES), ("exposures", EXPOSURES), ("particles", PARTICLES))
@@ -146,30 +144,50 @@ def read_rows(path: Path) -> Dataset:
         box, box_pixel = arrays["box"]
         return Dataset(series, exposures, particles, arrays["visible"], int(box), float(box_pixel), extra,
                        str(arrays["source"]))
-    except Exception as error:  # noqa: BLE001 - a damaged archive can fail in any way, and none is a fault of the program
-        raise CsprError(f"{path}: the rows of a task cannot be read ({error}); plan the run again") from None
+
+
+@contextmanager
+def read_arrays(path: Path, remedy: str) -> Iterator[Dict[str, np.ndarray]]:
+    """The arrays of ``write_arrays``. Raises CsprError with the ``remedy`` where the file is missing or damaged, or where what
+    the caller looks for in them is not there or does not fit.
+    """
+    try:
+        yield _stored_arrays(path)
+    except UNREADABLE as error:
+        raise CsprError(f"{path}: cannot be read ({error}); {remedy}") from None
 
 
 def _stored_arrays(path: Path) -> Dict[str, np.ndarray]:
-    """The arrays of an .npz that is not compressed. Nothing is made that is larger than the file."""
+    """The arrays of an .npz that is not compressed. Nothing is made that is larger than the file, whatever the file says."""
     arrays = {}
-    content = path.read_bytes()  # from memory, no more is read than there is, whatever size the directory says
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-        if sum(member.file_size for member in members) > len(content):
+        if sum(member.file_size for member in members) > os.path.getsize(path):
             raise ValueError("its parts are larger than the file")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its parts are compressed, which it was not written with")
         for member in members:
-            data = archive.read(member)
-            stream = io.BytesIO(data)
-            version = np.lib.format.read_magic(stream)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read_header(stream)
-            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
-                raise ValueError(f"{member.filename}: its header does not fit it")
-            stream.seek(0)
+            with archive.open(member) as stream:
+                version = np.lib.format.read_magic(stream)
+                read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read_header(stream)
+                if dtype.hasobject or math.prod(shape) * dtype.itemsize != member.file_size - stream.tell():
+                    raise ValueError(f"{member.filename}: its header does not fit it")
+            with archive.open(member) as stream:
+                values = np.lib.format.read_array(stream, allow_pickle=False)
             name = member.filename[: -len(".npy")] if member.filename.endswith(".npy") else member.filename
-            arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+            arrays[name] = values
     return arrays
+
+
+def read_tables(path: Path, count: int, remedy: str) -> List[Dict[str, np.ndarray]]:
+    """The arrays ``i.name`` of an .npz by i, the row of one of ``count`` series; the errors of ``read_arrays``."""
+    tables: List[Dict[str, np.ndarray]] = [{} for _ in range(count)]
+    with read_arrays(path, remedy) as arrays:
+        for name, values in arrays.items():
+            row, column = name.split(".", 1)
+            tables[int(row)][column] = values
+    return tables
 
 
 class RunStore:
@@ -214,7 +232,7 @@ class RunStore:
             raise InputError(f"{self.folder}: cannot be written; choose another folder")
 
     def plan(self) -> Dict[str, Any]:
-        if not self.plan_path.exists():
+        if not os.path.exists(self.plan_path):
             raise InputError(f"{self.folder}: holds no run; make one with `cspr plan` or `cspr reconstruct`")
         return read_record(self.plan_path, ("hash", "grid", "chunks"), f"delete {self.folder} and start again")
 
@@ -257,7 +275,7 @@ class RunStore:
     def manifest_only(self, task: ChunkTask) -> Optional[Dict[str, Any]]:
         """The manifest of a chunk that was finished, even if its sums were removed after the merge."""
         path = self.chunk_folder(task.index) / "manifest.json"
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         try:
             manifest = read_record(path, ("task_hash", "files", "journal"), "")
@@ -273,7 +291,7 @@ class RunStore:
             return None
         for name, size in manifest["files"].items():
             file = folder / name
-            if not file.exists() or file.stat().st_size != size:
+            if not os.path.exists(file) or os.path.getsize(file) != size:
                 return None
         return manifest
 
@@ -309,26 +327,14 @@ class RunStore:
 
     def read_sum(self, index: int, half: int, grid: MapGrid) -> Accumulator:
         path = self.chunk_folder(index) / f"half{half}.npz"
-        try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return Accumulator.from_arrays(grid.box, grid.padding, grid.radius, arrays["numerator"], arrays["denominator"])
-        except UNREADABLE as error:
-            raise CsprError(f"{path}: a partial sum cannot be read ({error}); delete {path.parent} and run again") from None
+        with read_arrays(path, f"delete {path.parent} and run again") as arrays:
+            return Accumulator.from_arrays(grid.box, grid.padding, grid.radius, arrays["numerator"], arrays["denominator"])
 
     def read_refined(self, index: int) -> Tuple[Dataset, List[Dict[str, np.ndarray]]]:
         """The rows of a refining chunk, and the outcome tables of each of its series."""
         folder = self.chunk_folder(index)
         dataset = read_rows(folder / "rows.npz")
-        path = folder / "outcome.npz"
-        try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                outcomes: List[Dict[str, np.ndarray]] = [{} for _ in range(len(dataset.series))]
-                for name in arrays.files:
-                    number, column = name.split(".", 1)
-                    outcomes[int(number)][column] = arrays[name]
-        except UNREADABLE as error:
-            raise CsprError(f"{path}: cannot be read ({error}); delete {folder} and run again") from None
-        return dataset, outcomes
+        return dataset, read_tables(folder / "outcome.npz", len(dataset.series), f"delete {folder} and run again")
 
     def remove_sums(self) -> None:
         """The partial sums are as large as maps; once merged they are not needed. Manifests and journals stay."""
@@ -340,7 +346,7 @@ class RunStore:
     def finished(self) -> Optional[Dict[str, Any]]:
         """summary.json, or None while the run is not whole."""
         path = self.folder / "summary.json"
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         return read_record(path, ("resolution_0143", "seconds"), "delete it and run again")
 

@@ -46,7 +46,7 @@ def make_sample(
     """
     settings.check()
     out = Path(folder).absolute()
-    if (out / MARK).exists() and not overwrite:
+    if os.path.exists(out / MARK) and not overwrite:
         raise InputError(f"{folder}: holds a sample data set already; give another folder or --overwrite")
     structure = load_structure(settings.structure, settings.box, settings.pixel, settings.symmetry)
     truth = acquire(settings, structure.radius, lambda name: str(out / f"{name}.mrc"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -345,3 +347,66 @@ def test_a_lost_magnification_is_said(small_sample, tmp_path, capsys) -> None:
     np.testing.assert_allclose(u, v, atol=1e-6)
     assert main(["convert", str(tmp_path / "pyp"), str(tmp_path / "again")]) == 0
     np.testing.assert_allclose(read_dataset(tmp_path / "again").project(0)[0], u, atol=0.02)  # PYP's places hold it
+
+
+def contents(folder) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("form", ["relion5", "relion4", "relion-spa"])
+def test_the_input_is_never_written_over_however_it_is_called(project, tmp_path, monkeypatch, capsys, form) -> None:
+    (tmp_path / "link").symlink_to(project)
+    (tmp_path / "star").mkdir()
+    (tmp_path / "star" / "optimisation_set.star").symlink_to(project / "optimisation_set.star")
+    before = contents(project)
+    monkeypatch.chdir(project)
+    for source, out in ((".", "../five"), (".", "../link"), ("../link", "."), ("../five/../five", "."),
+                        ("optimisation_set.star", "../link"), ("../link/optimisation_set.star", "."),
+                        ("../star/optimisation_set.star", ".")):
+        capsys.readouterr()
+        assert main(["convert", source, out, "--to", form, "--overwrite"]) == 2, (source, out)
+        assert "is where the input lies" in capsys.readouterr().err
+        assert contents(project) == before
+
+
+def test_stars_that_the_input_names_are_not_written_over(project, tmp_path, capsys) -> None:
+    """They lie in the folder above the optimisation set."""
+    (project / "sets").mkdir()
+    shutil.move(str(project / "optimisation_set.star"), str(project / "sets"))
+    before = contents(project)
+    for form in ("relion5", "relion4", "relion-spa"):
+        assert main(["convert", str(project / "sets"), str(project), "--to", form, "--overwrite"]) == 2
+        assert "which this command reads" in capsys.readouterr().err
+        assert contents(project) == before
+
+
+def test_tilt_series_of_a_project_are_not_written_over(small_sample, tmp_path, capsys) -> None:
+    """Where they are files of its own; links still lead to the images."""
+    dataset = read_dataset(small_sample)
+    made = tmp_path / "made" / "mrc"
+    made.mkdir(parents=True)
+    raw = [str(path) for path in dataset.series["images"]]
+    for path in raw:
+        shutil.copy(path, made)
+    dataset.series.columns["images"] = np.array([str(made / os.path.basename(path)) for path in raw])
+    write_dataset(dataset, tmp_path / "one")
+    before = contents(made)
+    for options in ([], ["--stacks"]):
+        assert main(["convert", str(tmp_path / "one"), str(made.parent), "--to", "pyp", "--overwrite", *options]) == 2
+        assert "which this command reads" in capsys.readouterr().err
+        assert contents(made) == before
+    for path in raw:
+        (made / os.path.basename(path)).unlink()
+        (made / os.path.basename(path)).symlink_to(path)
+    assert main(["convert", str(tmp_path / "one"), str(made.parent), "--to", "pyp", "--overwrite"]) == 0
+    assert [os.path.realpath(path) for path in sorted(made.iterdir())] == [os.path.realpath(path) for path in sorted(raw)]
+
+
+def test_a_run_is_not_written_over(project, tmp_path, capsys) -> None:
+    for mark, what in (("run.json", "a reconstruction"), ("refine.json", "a refinement")):
+        run = tmp_path / mark[:-5]
+        run.mkdir()
+        (run / mark).write_text("{}")
+        assert main(["convert", str(project), str(run), "--overwrite"]) == 2
+        assert f"holds {what}" in capsys.readouterr().err
+        assert [path.name for path in run.iterdir()] == [mark]

@@ -16,7 +16,7 @@ from pyp_cspr.engine.cli import main as cspr
 from pyp_cspr.engine.core.filters import soft_mask
 from pyp_cspr.engine.core.fsc import fsc
 from pyp_cspr.engine.core.geometry import rotation_angle
-from pyp_cspr.engine.io.mrc import read_map
+from pyp_cspr.engine.io.mrc import read_map, write_map
 from pyp_cspr.engine.io.pyp_config import read_configuration
 from pyp_cspr.engine.io.relion import read_dataset
 from pyp_cspr.engine.model.pyp_settings import project_of
@@ -230,6 +230,58 @@ def test_another_start_before_the_first_iteration_is_another_run(project, capsys
     requests = [json.loads((runs / f"ribo_r01_from02{end}/csp.json").read_text()) for end in ("", "_2", "_3")]
     assert [Path(one["start"]).name for one in requests] == ["alignments.txt", "other.txt", "alignments.txt"]
     assert [Path(one["reference"]).name for one in requests] == ["model.mrc", "model.mrc", "other.mrc"]
+    capsys.readouterr()
+
+
+@pytest.mark.timeout(120)
+def test_a_start_or_optics_that_changed_make_another_run(project, capsys) -> None:
+    """The first of them is found again. A map that is in the way ends the command before it computes."""
+    (project / "frealign/maps").mkdir(parents=True)
+    (project / "frealign/maps/ribo_r01_02.mrc").write_bytes(b"somebody's")
+
+    def runs(*words: str) -> int:
+        assert csp.main([*COMMAND, *words]) == 2
+        return len(list((project / "frealign/scratch").iterdir()))
+
+    assert [runs(), runs()] == [1, 1]
+    changes = [("-csp_ctf_handedness", "True"), ("-scope_cs", "1.1"), ("-scope_wgh", "0.2"), ("-scope_dose_rate", "7.5"),
+               ("-scope_voltage", "200"), ("-scope_init_dose", "4"), ("-data_invert", "True"), ("-tomo_ext_binn", "1")]
+    for count, words in enumerate(changes, start=2):
+        assert runs(*words) == count, words
+    assert runs() == len(changes) + 1
+    volume, pixel = read_map(project / "model.mrc")
+    write_map(project / "model.mrc", 2.0 * volume, pixel)
+    assert runs() == len(changes) + 2
+    table = project / "alignments.txt"
+    lines = table.read_text().splitlines(True)
+    table.write_text("".join(lines[:-1]))  # a particle less
+    assert runs() == len(changes) + 3
+    assert runs() == len(changes) + 3
+    capsys.readouterr()
+
+
+@pytest.mark.timeout(120)
+def test_optics_that_changed_while_going_on_make_another_run(sample, project, capsys) -> None:
+    """PYP's iteration 4 is there. To name a map or not is no change; a run of a version that kept no optics is another."""
+    write_iteration(project, read_dataset(sample), 4, read_map(sample / "reference.mrc")[0])
+    (project / "frealign/maps/ribo_r01_05.mrc").write_bytes(b"in the way")
+    config = project / ".pyp_config"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "extract_box" not in line))
+
+    def runs(*words: str) -> int:
+        assert csp.main(["-tasks_per_arr", "2", *words]) == 2
+        return len(list((project / "frealign/scratch").iterdir()))
+
+    assert runs("-csp_model", "model.mrc") == 1
+    assert runs() == 1
+    assert runs("-csp_ctf_handedness", "True") == 2
+    assert read_dataset(project / "frealign/scratch/ribo_r01_from05_2/input").series["hand"].tolist() == [1.0] * 3
+    assert runs("-csp_ctf_handedness", "True") == 2
+    assert runs() == 2
+    request = project / "frealign/scratch/ribo_r01_from05/csp.json"
+    old = {name: value for name, value in json.loads(request.read_text()).items() if name not in ("optics", "binnings")}
+    request.write_text(json.dumps(old))
+    assert [runs(), runs()] == [3, 3]
     capsys.readouterr()
 
 

@@ -56,6 +56,22 @@ def test_wrong_options_are_one_line(halves, tmp_path, capsys, words, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_its_own_maps_are_not_written_over_while_they_are_read(halves, tmp_path, monkeypatch, capsys):
+    """Half maps beside what is written are none of them."""
+    out = tmp_path / "out"
+    assert main(["postprocess", *halves, "--out", str(tmp_path)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for words in (["map_sharpened.mrc", "half2.mrc"], ["half1.mrc", "link/map_sharpened.mrc"],
+                  ["half1.mrc", "half2.mrc", "--mask", "mask.mrc"]):
+        capsys.readouterr()
+        assert main(["postprocess", *words, "--out", "."]) == 2, words
+        assert "which this command reads" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in before} == before
+    assert main(["postprocess", *words, "--out", str(out)]) == 0
+
+
 @pytest.mark.needs_relion
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(shutil.which("relion_postprocess") is None, reason="RELION is not installed (Debian: relion)")

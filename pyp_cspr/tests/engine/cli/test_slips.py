@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyp_cspr.engine.cli import main
+from pyp_cspr.engine.cli import guarded, main
 from pyp_cspr.engine.io.mrc import write_map
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -115,23 +116,71 @@ def test_a_report_is_named_only_where_there_is_one(small_sample, tmp_path, capsy
     assert main([*words, "--overwrite"]) == 0
     assert f"report: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out
     assert len(list((tmp_path / "run" / "report").glob("*.png"))) >= 7
+    assert main([*words, "--overwrite", "--no-report"]) == 0  # nor is the report of the run that was replaced its own
+    assert "report:" not in capsys.readouterr().out
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert not list((tmp_path / "run").glob("report/*"))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert 0 < summary["seconds"]
     assert 0 < summary["compute_seconds"]
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("blocks", [20, 60])
-def test_no_space_for_a_chunk_is_said_in_one_line(small_sample, tmp_path, blocks) -> None:
-    """Files of ``blocks`` KiB at most, after the plan."""
-    assert main(["plan", str(small_sample), "--out", str(tmp_path / "run")]) == 0
-    task = tmp_path / "run" / "tasks" / "0000.json"
-    command = f"ulimit -f {blocks}; exec {sys.executable} -m pyp_cspr.engine.cli chunk {task} --threads 1"
+def run_chunk(run: Path, cache: Path, limit: str) -> list:
+    """(exit code, lines on standard error) of the first chunk in a process of its own, after a command of the shell."""
+    command = f"{limit}; exec {sys.executable} -m pyp_cspr.engine.cli chunk {run}/tasks/0000.json --threads 1"
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}  # coverage's file is large too
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=110, check=False, cwd=ROOT, env=env)
-    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "projections" not in line]
-    assert done.returncode == 2, lines
-    assert len(lines) == 1, lines
-    assert "cannot be written (File too large)" in lines[0]
-    assert not [path for path in (tmp_path / "run").rglob("*.npz") if path.parent.name == "0000"]
-    assert not list((tmp_path / "run").rglob(".*.part"))
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=110, check=False, cwd=ROOT,
+                          env=dict(env, CSPR_CACHE_DIR=str(cache)))
+    lines = done.stderr.replace("\r", "\n").splitlines()
+    return [done.returncode, *(line for line in lines if line.strip() and "projections" not in line)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_no_space_for_a_chunk_is_said_in_one_line(small_sample, tmp_path) -> None:
+    """Files of 20 or 60 KiB at most, after the plan: first those of the compiled kernels, then, these being there, the sums."""
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    assert main(["plan", str(small_sample), "--out", str(run)]) == 0
+    code, line = run_chunk(run, cache, "ulimit -f 20")
+    assert code == 2
+    assert line.endswith(": File too large")
+    shutil.copytree(run, tmp_path / "whole")
+    assert run_chunk(tmp_path / "whole", cache, "true") == [0]
+    for blocks in (20, 60):
+        code, line = run_chunk(run, cache, f"ulimit -f {blocks}")
+        assert code == 2
+        assert "half1.npz: cannot be written: File too large" in line
+        assert not [path for path in run.rglob("*.npz") if path.parent.name == "0000"]
+        assert not list(run.rglob(".*.part"))
+
+
+def test_names_that_are_too_long_are_said_in_one_line(small_sample, tmp_path, capsys) -> None:
+    data, reference, long = str(small_sample), str(small_sample / "reference.mrc"), str(tmp_path / ("x" * 300))
+    for words in (["reconstruct", data, "--out", long], ["plan", data, "--out", long], ["convert", data, long],
+                  ["refine", data, "--reference", reference, "--out", long],
+                  ["postprocess", reference, reference, "--out", long], ["chunk", long], ["info", long], ["merge", long],
+                  ["filter", data, "--out", long, "--min-projections", "1"],
+                  ["sample", long, "--series", "1", "--particles", "1", "--tilts", "3", "--box", "32", "--pixel", "8"],
+                  ["check", long], ["fsc", long, reference], ["compare", long, long]):
+        assert main(words) == 2, words
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line and "0/3 [" not in line)  # the bar of sample
+        assert "x" * 300 in line
+
+
+def test_what_the_system_refuses_is_said_in_one_line(small_sample, tmp_path, capsys) -> None:
+    """Also where nobody thought of it; a fault of the program still goes up."""
+    def refused() -> int:
+        raise PermissionError(13, "Permission denied", "/data/\x1b[31mmine")
+
+    assert guarded("cspr x", refused) == 2
+    assert one_line(capsys) == "cspr x: error: /data/?[31mmine: Permission denied"
+    with pytest.raises(KeyError):
+        guarded("cspr x", lambda: {}["fault"])
+    assert main(["plan", str(small_sample), "--out", str(tmp_path / "run")]) == 0
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    assert main(["chunk", str(tmp_path / "run/tasks/0000.json"), "--debug", str(tmp_path / "file" / "look"), "--reference",
+                 str(small_sample / "reference.mrc"), "--threads", "1"]) == 2
+    lines = capsys.readouterr().err.splitlines()  # the first ones say what the task is
+    assert lines[-1] == f"cspr chunk: error: {tmp_path}/file/look/start: Not a directory"
+    assert not [line for line in lines if "Traceback" in line]

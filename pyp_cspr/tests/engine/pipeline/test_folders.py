@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from pyp_cspr.engine.cli import main
-from pyp_cspr.engine.errors import CsprError
+from pyp_cspr.engine.errors import CsprError, InputError
 from pyp_cspr.engine.io import mrc
 from pyp_cspr.engine.io.mrc import write_map
-from pyp_cspr.engine.pipeline.store import RunStore
+from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.pipeline.plan import chunk_dataset
+from pyp_cspr.engine.pipeline.store import RunStore, write_atomic
 
 QUICK = ["--no-report", "--processes", "1", "--threads", "1"]
 
@@ -101,6 +103,20 @@ def test_other_files_that_a_command_reads_are_not_written_over(data, runs, tmp_p
     assert (runs / "refined" / "iterations" / "000" / "map.mrc").exists()
 
 
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_tilt_series_stars_of_the_input_are_not_written_over(data, capsys, command, overwrite) -> None:
+    """The other stars lie in a folder of their own, so that the folder of these is not the data set's."""
+    (data / "sets").mkdir()
+    for name in ("optimisation_set.star", "particles.star", "tomograms.star"):
+        shutil.move(str(data / name), str(data / "sets"))
+    before = contents(data)
+    options = ("--reference", str(data / "reference.mrc")) if command == "refine" else ()
+    assert COMMANDS[command](data / "sets", data, *options, *overwrite) == 2
+    assert f"{data}: holds {data}/tilt_series/TS_01.star, which this command reads" in one_line(capsys)
+    assert contents(data) == before
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_empty_folder_name_is_refused(data, command, monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,6 +149,33 @@ def test_files_of_others_are_refused(sample, tmp_path, capsys, name) -> None:
     assert refine(sample, tmp_path / "run", "--iterations", "0") == 2
     assert f"holds {name.split('/')[0]}, which is of no run" in one_line(capsys)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["filter.json", "tilt_series/TS_01.star", "tilt_series/TS_99.star"])
+def test_files_of_others_are_not_filtered_over(sample, tmp_path, capsys, name) -> None:
+    path = tmp_path / "kept" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    assert COMMANDS["filter"](sample, tmp_path / "kept") == 2
+    assert f"holds {name.split('/')[0]}, which is of no run" in one_line(capsys)
+    assert path.read_text() == "mine"
+    assert COMMANDS["filter"](sample, tmp_path / "kept", "--overwrite") == 0
+
+
+@pytest.mark.parametrize("command, old", [("reconstruct", "reconstructed"), ("plan", "reconstructed"), ("refine", "refined"),
+                                          ("refine", "reconstructed"), ("reconstruct", "refined")])
+def test_stars_of_series_that_the_new_run_has_not_are_removed(sample, runs, tmp_path, command, old) -> None:
+    run, one = tmp_path / "run", tmp_path / "one"
+    shutil.copytree(runs / old, run)
+    write_dataset(chunk_dataset(read_dataset(sample), [1]), one)
+    shutil.copy(sample / "reference.mrc", one)
+    (run / "tilt_series" / "mine.txt").write_text("mine")
+    assert len(list(run.glob("tilt_series/*.star"))) == 2
+    options = ("--iterations", "0") if command == "refine" else ()
+    assert COMMANDS[command](one, run, *options, "--overwrite") == 0
+    assert [path.name for path in run.glob("tilt_series/*.star")] == ([] if command == "plan" else ["TS_02.star"])
+    assert (run / "tilt_series" / "mine.txt").exists()
+    assert len(list(one.glob("tilt_series/*.star"))) == 1
 
 
 @pytest.mark.parametrize("command, other", [("refine", "reconstructed"), ("reconstruct", "refined"), ("plan", "refined")])
@@ -204,6 +247,25 @@ def test_the_lock_goes_with_its_holder(tmp_path) -> None:
         raise KeyError
     with RunStore(tmp_path).locked(), pytest.raises(CsprError, match="another cspr"), RunStore(tmp_path).locked():
         pass
+
+
+# --- what cannot be written ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [write_atomic, mrc.write_aside])
+def test_why_a_file_could_not_be_written_is_told_whatever_comes_after(tmp_path, monkeypatch, write) -> None:
+    def full(target) -> None:
+        raise OSError(28, "No space left on device")
+
+    def gone(path, *arguments, **named) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", gone)
+        with pytest.raises(InputError, match=r"run\.json: cannot be written: No space left on device"):
+            write(tmp_path / "run.json", full)
+    assert not (tmp_path / "run.json").exists()
+    assert write_atomic(tmp_path / "run.json", lambda stream: stream.write(b"whole")) == 5
 
 
 # --- what a killed command left ----------------------------------------------------------------------------------------------

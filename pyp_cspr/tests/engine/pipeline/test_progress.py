@@ -83,22 +83,29 @@ def test_ctrl_c_while_workers_start_is_one_line(small_sample, tmp_path, wait) ->
                "--no-report", "--processes", "2", "--threads", "1"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                preexec_fn=hears_ctrl_c)
-    while process.poll() is None and not workers(process.pid):
+    while process.poll() is None and not workers("--ppid", process.pid):
         time.sleep(0.005)
     time.sleep(wait)
+    started = workers("--ppid", process.pid)
+    assert started
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     lines = [line for line in error.replace("\r", "\n").splitlines() if line.strip() and "projections" not in line]
     assert lines == ["cspr reconstruct: stopped; start it again to go on"]
     end = time.monotonic() + 10
-    while time.monotonic() < end and workers(process.pid):
+    while time.monotonic() < end and workers("-p", *started):
         time.sleep(0.05)
+    assert not workers("-p", *started)
     assert main([*command[3:]]) == 0
 
 
-def workers(pid: int) -> list:
-    """Those of a process; ``-ww``: else ps may cut its lines at 80 characters, before the name where Python's path is long."""
-    command = ["ps", "-ww", "-o", "args", "--ppid", str(pid)]
+def workers(which: str, *pids: int) -> list:
+    """Ids of the workers that live, of a parent or among some ids (an option of ps).
+
+    ``-ww``: else ps may cut its lines at 80 characters, before the name where Python's path is long.
+    """
+    command = ["ps", "-ww", "-o", "pid=,stat=,args=", which, ",".join(map(str, pids))]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return [line for line in shown.stdout.splitlines() if "spawn_main" in line]
+    lines = [line.split(None, 2) for line in shown.stdout.splitlines() if "spawn_main" in line]
+    return [int(pid) for pid, state, _ in lines if not state.startswith("Z")]

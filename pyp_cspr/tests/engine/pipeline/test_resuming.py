@@ -21,7 +21,7 @@ from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.star import read_star, write_star
 from pyp_cspr.engine.model.task import content_hash
 from pyp_cspr.engine.pipeline.reporting import read_tables
-from pyp_cspr.engine.pipeline.store import RunStore, read_rows
+from pyp_cspr.engine.pipeline.store import RunStore, read_rows, write_arrays
 
 ONE = ["--processes", "1", "--threads", "1"]
 QUICK = ["--no-report", *ONE]
@@ -190,8 +190,40 @@ def test_arrays_that_are_damaged_are_said_in_one_line(sample, whole, tmp_path, c
     assert refine(sample, run, "--iterations", "2") == 1
     assert "outcome.npz: cannot be read" in capsys.readouterr().err.strip().splitlines()[-1]
     store = RunStore(last)
-    with pytest.raises(CsprError, match=r"half1.npz: a partial sum cannot be read"):
+    with pytest.raises(CsprError, match=r"half1.npz: cannot be read"):
         store.read_sum(0, 1, store.grid())
+
+
+@pytest.mark.parametrize("place, value, said", [(8, 1, "encrypted"), (10, 99, "compressed"), (10, 8, "compressed")])
+def test_an_archive_of_another_kind_is_said_in_one_line(sample, whole, tmp_path, place, value, said) -> None:
+    """Flags and way of compression in its directory, of all that is read from a run."""
+    last = tmp_path / "last"
+    shutil.copytree(whole / "iterations" / "002", last)
+    store = RunStore(last)
+    grid = store.grid()
+    field = np.zeros((grid.padded, grid.padded, grid.padded // 2 + 1))
+    write_arrays(last / "chunks" / "0000" / "half1.npz", {"numerator": field, "denominator": field})
+    for name, read in (
+        ("result.npz", lambda: read_rows(store.result_path)), ("refinement.npz", lambda: read_tables(store, 2)),
+        ("rows.npz", lambda: store.read_refined(0)), ("outcome.npz", lambda: store.read_refined(0)),
+        ("half1.npz", lambda: store.read_sum(0, 1, grid)),
+    ):
+        (path,) = (found for found in last.rglob(name) if "0001" not in found.parts)
+        content = path.read_bytes()
+        start = content.index(b"PK\x01\x02") + place
+        path.write_bytes(content[:start] + bytes([value]) + content[start + 1 :])
+        with pytest.raises(CsprError, match=rf"{name}: cannot be read \(.*{said}.*\); "):
+            read()
+        path.write_bytes(content)
+
+
+def test_a_fault_of_the_program_is_not_taken_for_a_damaged_file(whole, monkeypatch) -> None:
+    def fault(*arguments) -> None:
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr("pyp_cspr.engine.pipeline.store.Dataset", fault)
+    with pytest.raises(AttributeError):
+        read_rows(whole / "result.npz")
 
 
 # --- what it cost ----------------------------------------------------------------------------------------------------------
