@@ -55,7 +55,7 @@ class ProtPypCsprBase(EngineJobs, ProtTomoBase):
             if value is None:
                 errors.append(f"{param.getLabel()}: give a number.")
             elif isinstance(param, params.EnumParam) and value not in range(len(param.choices)):
-                errors.append(f"{param.getLabel()}: {value} is no choice; they are 0 to {len(param.choices) - 1}.")
+                errors.append(f"{param.getLabel()}: {value} is none of its choices, 0 to {len(param.choices) - 1}.")
         return errors
 
     # --- remarks ------------------------------------------------------------------------------------------------------

@@ -238,7 +238,7 @@ def test_a_choice_that_is_none_is_named(kind, name, beyond) -> None:
     parameter = protocol.getParam(name)
     count = len(parameter.choices)
     getattr(protocol, name).set(beyond or count)
-    assert protocol._validate() == [f"{parameter.getLabel()}: {beyond or count} is no choice; they are 0 to {count - 1}."]
+    assert protocol._validate() == [f"{parameter.getLabel()}: {beyond or count} is none of its choices, 0 to {count - 1}."]
 
 
 def test_tilt_series_that_cannot_be_used_are_refused(refine, made) -> None:
