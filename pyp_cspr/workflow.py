@@ -113,7 +113,7 @@ def open_project(folder: Path, template: Optional[Path], values: Dict[str, str])
         assert asked is not None
         project = manager.createProject(PROJECT)
         try:
-            _load(project, asked)
+            _load(project, asked, template or TEMPLATE)
             write_json(kept, asked)
         except BaseException:
             manager.deleteProject(PROJECT)
@@ -122,10 +122,16 @@ def open_project(folder: Path, template: Optional[Path], values: Dict[str, str])
     return project
 
 
-def _load(project: Any, entries: List[Dict[str, Any]]) -> None:
-    labels = {one["object.id"]: one.get("object.label", "") for one in entries}
-    for number, protocol in project.loadProtocols(jsonStr=json.dumps(entries)).items():
-        protocol.setObjLabel(labels[number])  # the host forgets them
+def _load(project: Any, entries: List[Dict[str, Any]], file: Path) -> None:
+    entries = [dict(one, **{"object.id": str(one["object.id"])}) for one in entries]  # as pointers name them
+    labels = {one["object.id"]: one.get("object.label") for one in entries}
+    try:
+        loaded = project.loadProtocols(jsonStr=json.dumps(entries))
+    except Exception as error:  # noqa: BLE001 - what odd values make the host raise is of any kind
+        raise SystemExit(f"{file}: cannot be loaded: {error!r}") from None
+    for number, protocol in loaded.items():
+        if labels[number]:
+            protocol.setObjLabel(labels[number])  # the host forgets them
         project.saveProtocol(protocol)
 
 

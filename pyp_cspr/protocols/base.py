@@ -47,10 +47,16 @@ class ProtPypCsprBase(EngineJobs, ProtTomoBase):
         raise NotImplementedError
 
     def _emptied(self) -> List[str]:
-        """A sentence for each number without a value; the host lets hidden ones pass."""
-        numbers = (params.IntParam, params.FloatParam)
-        return [f"{param.getLabel()}: give a number." for name, param in self._definition.iterParams()
-                if isinstance(param, numbers) and getattr(self, name).get() is None]
+        """A sentence for each number without a value, and each choice that is none of its list; the host lets them pass where
+        they are hidden, and where they come from a file."""
+        errors = []
+        for name, param in self._definition.iterParams():
+            value = getattr(self, name).get() if isinstance(param, (params.IntParam, params.FloatParam)) else 0
+            if value is None:
+                errors.append(f"{param.getLabel()}: give a number.")
+            elif isinstance(param, params.EnumParam) and value not in range(len(param.choices)):
+                errors.append(f"{param.getLabel()}: {value} is none of its choices, 0 to {len(param.choices) - 1}.")
+        return errors
 
     # --- remarks ------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ import numpy as np
 from pyworkflow.protocol import params
 
 from ..engine.errors import InputError
+from ..engine.model.stretches import columns_to_stretches
 from ..engine.model.tables import Dataset
 from ..engine.pipeline.convert_pyp import find_alignments, find_maps, project_of_file
-from .adapters.geometry import columns_to_stretches
 from .new_data import DataOutputs, ProtPypCsprData
 
 ALIGNMENTS = (".bz2", ".cistem", ".parx", ".par", ".txt")

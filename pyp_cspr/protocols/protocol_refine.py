@@ -104,7 +104,7 @@ class ProtPypCsprRefine(RefineJobs):
                            "iteration.")
         form.addParam("retries", params.IntParam, default=2, expertLevel=params.LEVEL_ADVANCED,
                       label="Tries after a failed job",
-                      help="Of each job in a queue, before the run stops; of jobs on this machine where they were killed.")
+                      help="Of each job in a queue, before the run stops; on this machine, of a chunk's job that was killed.")
         self._addChunks(form)
         form.addParallelSection(threads=3, mpi=0, binThreads=2, binThreadsHelp="Threads of each chunk's process or job.")
 

@@ -26,6 +26,12 @@ GROUPS = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C12", "D2", "D3", "D4
           "I1", "I2", "I3", "I4")
 
 
+def score_limits(scores: NDArray[np.float64]) -> Tuple[float, float]:
+    """Lowest and highest threshold to choose from: whole numbers around the scores, none below 0, which no form takes."""
+    low = max(0.0, float(np.floor(scores.min())))
+    return low, max(low, float(np.ceil(scores.max())))
+
+
 def find_reference(protocol: Any) -> Any:
     """The protocol's reference, or else the volume that came with its particles: of the protocol that made them, of the one
     that made that one's, and so on. Raises InputError where there is none.

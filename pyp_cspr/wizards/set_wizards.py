@@ -40,7 +40,7 @@ class PypCsprScoreWizard(PypCsprWizard):
         if not len(finite):
             raise InputError("the particles have no scores: they come with 'refine tilt series'")
         automatic, _, reason = automatic_threshold(finite)
-        low, high = float(np.floor(finite.min())), float(np.ceil(finite.max()))
+        low, high = compute.score_limits(finite)
         start = self.number(form, "score", low if automatic is None else automatic)
 
         def draw(values: Any) -> Any:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..conventions import DARK_PARTICLES
 from ..core.geometry import tilt_to_matrix
 from ..errors import InputError
-from ..model.tables import EXPOSURES, LARGEST_GRID, SERIES, Table
+from ..model.stretches import stretches_to_columns
+from ..model.tables import EXPOSURES, LARGEST_GRID, LARGEST_MAGNIFICATION, SERIES, Table
 from . import imod
 from .images import check_pixel
 from .mrc import open_stack
@@ -22,7 +23,9 @@ from .star import StarBlock, read_star
 
 PathLike = Union[str, "os.PathLike[str]"]
 
-ROTATION_TOLERANCE = 1e-3  # of a projection matrix, elementwise: more is a magnification or a mistake
+# By how much a projection matrix may stretch: with a magnification and a skew, which are linear in the place in an image of
+# known size, and where that is not known; more is a mistake.
+LARGEST_STRETCH, ROTATION_TOLERANCE = 2.0 * LARGEST_MAGNIFICATION, 1e-3
 FOLDERS_ABOVE = 6  # RELION's paths start at the project folder, which lies above the star
 
 
@@ -122,7 +125,7 @@ class _SeriesReader:
             stack, files = "", [""] * count
         if not size.any():
             size = _size_from_geometry(tilts, self.specimen[row], pixel)
-        rotation, shift, enabled = self._geometry(row, tilts, size, stack, slices)
+        rotation, shift, stretch, enabled = self._geometry(row, tilts, size, stack, slices)
         before, dose, order = _doses(tilts, float(self.dose[row]))
         defocus_u = tilts.floats("rlnDefocusU")
         defocus_v = tilts.floats("rlnDefocusV") if "rlnDefocusV" in tilts else defocus_u
@@ -145,6 +148,10 @@ class _SeriesReader:
             "extract_shift": np.zeros((count, 2)),
         }
         exposures["deformation"], series["deformation_grid"] = _control_values(tilts, "csprDeformation", 2, name)
+        magnification, deformation, grid = stretches_to_columns(stretch, size, pixel)
+        if grid or (magnification != 1.0).any():
+            exposures.update(magnification=magnification, deformation=deformation)
+            series["deformation_grid"] = grid
         exposures["defocus_field"], series["defocus_grid"] = _control_values(tilts, "csprDefocusField", 1, name)
         if tilts.has(*EXTRACTED):
             angles = [tilts.floats(label) for label in EXTRACTED]
@@ -214,27 +221,31 @@ class _SeriesReader:
 
     def _geometry(
         self, row: int, tilts: StarBlock, size: NDArray[np.int64], stack: str, slices: NDArray[np.int64]
-    ) -> Tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-        """(T_e, b_e, not excluded) of a series: angles and shifts, or else matrices, or else IMOD's files."""
+    ) -> Tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """(T_e, b_e, S, not excluded) of a series: angles and shifts, or else matrices, or else IMOD's files.
+
+        Only matrices have an S (n, 2, 2) that is not 1: particles are seen at S (T_e x_p)_xy + b_e.
+        """
         name, pixel, specimen = self.names[row], float(self.pixel[row]), self.specimen[row]
-        enabled = np.ones(len(tilts), bool)
+        enabled, rigid = np.ones(len(tilts), bool), np.tile(np.eye(2), (len(tilts), 1, 1))
         if tilts.has("rlnTomoYTilt", "rlnTomoZRot"):
             angles = (tilts.floats("rlnTomoXTilt", 0.0), tilts.floats("rlnTomoYTilt"), tilts.floats("rlnTomoZRot"))
             shift = np.stack([tilts.floats("rlnTomoXShiftAngst", 0.0), tilts.floats("rlnTomoYShiftAngst", 0.0)], axis=-1)
-            return tilt_to_matrix(*angles), shift + half_pixel(size) * pixel, enabled
+            return tilt_to_matrix(*angles), shift + half_pixel(size) * pixel, rigid, enabled
         if tilts.has(*PROJECTION):
             if not specimen.all():
                 raise InputError(f"{self.where}: series {name}: matrices need the tomogram's size; add {', '.join(SIZES)}")
             matrices = np.stack([tilts.vectors(label, 4) for label in PROJECTION], axis=1)
-            rotation = _nearest_rotation(matrices[:, :, :3], f"{tilts.where}: series {name}")
+            rotation, stretch = _turn_and_stretch(matrices[:, :, :3], LARGEST_STRETCH if size.all() else ROTATION_TOLERANCE,
+                                                  f"{tilts.where}: series {name}")
             centre = matrices[:, :2, :3] @ (specimen / 2.0)
-            return rotation, (matrices[:, :2, 3] + centre - size // 2) * pixel, enabled
+            return rotation, (matrices[:, :2, 3] + centre - size // 2) * pixel, stretch, enabled
         if stack and imod.has_alignment(stack):
             alignment = imod.read_alignment(stack)
             if len(alignment) <= slices.max():
                 raise InputError(f"{alignment.path}: {len(alignment)} lines, series {name} wants {slices.max() + 1}; mend one")
             rotation, shift = alignment.geometry(pixel)
-            return rotation[slices], shift[slices], alignment.enabled[slices]
+            return rotation[slices], shift[slices], rigid, alignment.enabled[slices]
         raise InputError(
             f"{tilts.where}: series {name}: no geometry; add rlnTomoYTilt, rlnTomoZRot and shifts, or rlnTomoProjX, Y, Z, "
             "or IMOD's .xf and .tlt beside the stack"
@@ -246,14 +257,19 @@ def half_pixel(size: NDArray[np.int64]) -> NDArray[np.float64]:
     return (np.asarray(size) % 2) / 2.0
 
 
-def _nearest_rotation(matrices: NDArray[np.float64], where: str) -> NDArray[np.float64]:
-    """The rotations nearest to matrices written with few digits. Raises InputError for those that are none."""
+def _turn_and_stretch(
+    matrices: NDArray[np.float64], largest: float, where: str
+) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(the nearest rotations (n, 3, 3), S (n, 2, 2) in the image after them) of matrices (n, 3, 3): their polar decomposition.
+
+    Raises InputError for those that are mirrored or stretch by more than ``largest``.
+    """
     left, stretch, right = np.linalg.svd(matrices)
-    bad = (np.abs(stretch - 1.0).max(axis=1) > ROTATION_TOLERANCE) | (np.linalg.det(matrices) < 0)
+    bad = (np.abs(stretch - 1.0).max(axis=1) > largest) | (np.linalg.det(matrices) < 0)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise InputError(f"{where}: tilt {row + 1}: its projection matrix is not a rotation; check rlnTomoProjX, Y, Z")
-    return left @ right
+    return left @ right, ((left * stretch[:, None]) @ np.swapaxes(left, 1, 2))[:, :2, :2]
 
 
 def _size_from_geometry(tilts: StarBlock, specimen: NDArray[np.int64], pixel: float) -> NDArray[np.int64]:

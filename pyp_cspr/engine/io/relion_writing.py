@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.geometry import matrix_to_euler, matrix_to_tilt
 from ..errors import InputError
+from ..model.stretches import columns_to_stretches
 from ..model.tables import Dataset
 from .relion_labels import ANGLES, CENTRED, CORNER, EXTRACTED, ORIGINS, PROJECTION, SIZES
 from .relion_tomograms import half_pixel
@@ -18,9 +19,11 @@ from .star import StarBlock, write_star
 PathLike = Union[str, "os.PathLike[str]"]
 
 
-# What RELION 4 does not know: it has only the matrices.
+# What RELION 4 does not know: it has only the matrices, which hold a magnification and what is linear in a deformation as well.
 ONLY_IN_5 = ("rlnTomoXTilt", "rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst", "rlnTomoTiltMovieIndex",
-             "rlnTomoNominalStageTiltAngle", "rlnTomoImportFractionalDose", "rlnMicrographName")
+             "rlnTomoNominalStageTiltAngle", "rlnTomoImportFractionalDose", "rlnMicrographName", "csprMagnification",
+             "csprDeformation")
+NOT_LINEAR = 0.1  # angstrom: what of a deformation is less is rounding
 STACK = ":mrcs"  # RELION takes a file as a stack, and not as a volume, only by its ending or by this
 
 
@@ -31,8 +34,9 @@ def write_dataset(dataset: Dataset, folder: PathLike, form: int = 5) -> str:
     Image paths inside ``folder`` are written relative to it, others absolute. The optimisation set comes last, so a folder
     that has it is whole. Raises InputError where the folder cannot be written.
 
-    With ``form`` 4 the tilts are blocks of ``tomograms.star``, as RELION 4 has them. It knows neither deformations nor
-    extracted 2D stacks: InputError says so. Nor does it know the doses of single tilts, so their mean is written.
+    With ``form`` 4 the tilts are blocks of ``tomograms.star``, as RELION 4 has them. Its matrices hold magnifications and
+    what is linear in deformations. Other deformations and extracted 2D stacks it does not know: InputError says so. Nor does it
+    know the doses of single tilts, so their mean is written.
     """
     if form not in (4, 5):
         raise ValueError(f"form {form}, want 4 or 5")
@@ -121,19 +125,25 @@ def _tomograms_of_4(dataset: Dataset, root: str) -> Dict[str, StarBlock]:
     del table.columns["rlnTomoTiltSeriesStarFile"]
     blocks = {"global": table}
     stacks, doses = [], []
+    stretches, lost = columns_to_stretches(dataset)
+    if lost > NOT_LINEAR:
+        raise InputError(f"{dataset.source}: RELION 4 knows no deformations of tilt images but linear ones, and these bend "
+                         f"by up to {lost:.2g} A; write RELION 5's form")
     for row, name in enumerate(str(name) for name in series["name"]):
         rows = dataset.exposures_of(row)
         if not series["specimen_size"][row].all():
             raise InputError(f"{dataset.source}: series {name}: RELION 4 needs the tomogram's size; write RELION 5's form")
-        if series["deformation_grid"][row] >= 2 or dataset.is_stacks(row):
-            raise InputError(f"{dataset.source}: series {name}: RELION 4 knows neither deformations nor 2D stacks; write "
-                             "RELION 5's form")
+        if dataset.is_stacks(row):
+            raise InputError(f"{dataset.source}: series {name}: RELION 4 knows no 2D stacks; write RELION 5's form")
         if (exposures["file"][rows] != "").any() or (exposures["slice"][rows] != np.arange(len(rows))).any():
             raise InputError(f"{dataset.source}: series {name}: RELION 4 wants one stack with the tilts in the star's order; "
                              "write RELION 5's form, or make such a stack")
         block = _tilt_block(dataset, row, root)
         for label in ONLY_IN_5:
             block.columns.pop(label, None)
+        linear = exposures["rotation"][rows]
+        linear[:, :2] = stretches[rows] @ linear[:, :2]
+        block.columns.update(_matrices(dataset, row, linear))
         blocks[name] = block
         stacks.append(_relative(str(series["images"][row]), root) or "none")
         doses.append(float(exposures["dose"][rows].mean()))
@@ -172,12 +182,7 @@ def _tilt_block(dataset: Dataset, row: int, root: str) -> StarBlock:
     ):
         columns[label] = _numbers(values)
     if specimen.all():
-        last = -rotation @ (specimen / 2.0)
-        last[:, :2] += size // 2 + shift / pixel
-        for axis, label in enumerate(PROJECTION):
-            rows = np.concatenate([rotation[:, axis], last[:, axis : axis + 1]], axis=1)
-            columns[label] = ["[" + ",".join(_numbers(values)) + "]" for values in rows]
-        columns["rlnTomoProjW"] = ["[0,0,0,1]"] * len(exposures)
+        columns.update(_matrices(dataset, row, rotation))
     if dataset.series["deformation_grid"][row] >= 2:
         columns["csprDeformation"] = ["[" + ",".join(_numbers(v.ravel())) + "]" for v in dataset.deformations(row)]
     if dataset.series["defocus_grid"][row] >= 2:
@@ -192,6 +197,20 @@ def _tilt_block(dataset: Dataset, row: int, root: str) -> StarBlock:
         for label, values in zip(EXTRACTED, tuple(angles) + tuple(exposures["extract_shift"].T)):
             columns[label] = _numbers(values)
     return StarBlock(columns=columns)
+
+
+def _matrices(dataset: Dataset, row: int, linear: NDArray[np.float64]) -> Dict[str, List[str]]:
+    """The columns of the matrices that take corner coordinates of a series' tomogram to pixels of its images; ``linear``
+    (n, 3, 3) does so about their centres."""
+    shift = dataset.exposures["shift"][dataset.exposures_of(row)] / dataset.series["pixel"][row]
+    last = -linear @ (dataset.series["specimen_size"][row] / 2.0)
+    last[:, :2] += dataset.series["image_size"][row] // 2 + shift
+    columns = {}
+    for axis, label in enumerate(PROJECTION):
+        rows = np.concatenate([linear[:, axis], last[:, axis : axis + 1]], axis=1)
+        columns[label] = ["[" + ",".join(_numbers(values)) + "]" for values in rows]
+    columns["rlnTomoProjW"] = ["[0,0,0,1]"] * len(linear)
+    return columns
 
 
 def _optics_block(dataset: Dataset) -> Tuple[NDArray[np.int64], StarBlock]:

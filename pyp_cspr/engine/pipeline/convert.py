@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from ..core.geometry import project
 from ..errors import InputError
 from ..io.mrc import read_map, write_map
 from ..io.relion import read_dataset, write_dataset
@@ -31,6 +32,8 @@ RELION = "RELION tomography project"
 OF_PYP = ("mrc", "ali", "ctf", "csp", "frealign")
 WRITES = {"relion5": (*STARS, "tilt_series"), "relion4": STARS, "relion-spa": ("particles.star", "stacks"), "pyp": OF_PYP,
           "pyp-parx": OF_PYP}  # files, and folders of files
+
+MOVED = 0.1  # angstrom: less is rounding
 
 
 def read_any(
@@ -97,6 +100,7 @@ def convert(
     else:
         warnings = _hide_excluded(dataset, form)
         star = write_dataset(dataset, folder, 4 if form == "relion4" else 5)
+        warnings += _own_columns(dataset) if form == "relion5" else []  # RELION 4's matrices hold them
     if volume and not form.startswith("pyp"):
         write_map(folder / "reference.mrc", values, dataset.box_pixel)
     halves = [int((dataset.particles["half"] == half).sum()) for half in (1, 2)]
@@ -127,6 +131,19 @@ def _hide_excluded(dataset: Dataset, form: str) -> List[str]:
         return []
     return [f"{int((~enabled).sum())} excluded tilt images are used by RELION 4, which has no word for them; RELION 5 has "
             "(rlnTomoVisibleFrames)"]
+
+
+def _own_columns(dataset: Dataset) -> List[str]:
+    """A warning where particles are not seen where the angles and shifts alone say."""
+    worst, exposures = 0.0, dataset.exposures
+    for row in range(len(dataset.series)):
+        rows, position = dataset.exposures_of(row), dataset.particles["position"][dataset.particles_of(row)]
+        rigid, _ = project(exposures["rotation"][rows], exposures["shift"][rows], position[:, None])
+        worst = max(worst, float(np.linalg.norm(dataset.project(row)[0] - rigid, axis=-1).max(initial=0.0)))
+    if worst < MOVED:
+        return []
+    return ["RELION 5 ignores the magnifications and deformations of tilt images (csprMagnification, csprDeformation): it "
+            f"looks for particles up to {worst:.2g} A beside where they are seen"]
 
 
 def lost_magnification(dataset: Dataset) -> List[str]:

@@ -17,9 +17,10 @@ from tomo.objects import SubTomogram
 
 from ...engine.conventions import DARK_PARTICLES, WHITE_PARTICLES
 from ...engine.errors import InputError
+from ...engine.model.stretches import stretches_to_columns
 from ...engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
 from . import relion_sets
-from .geometry import exposure_from_set, particle_from_set, stretches_to_columns
+from .geometry import exposure_from_set, particle_from_set
 
 # Attributes of our own on items of sets. Protocols that copy items by name lose them; nothing depends on their being there.
 HALF = "_rlnRandomSubset"  # the name that other plugins use
@@ -233,8 +234,9 @@ def read_series(
     ``row`` and ``first`` are the series' row and its first exposure's in the tables; ``conversion`` is told where the rows come
     from. Raises InputError where a number that is needed is not known.
     """
-    name, acquisition, size = str(item.getTsId()), item.getAcquisition(), item.getDim()
+    name, acquisition = str(item.getTsId()), item.getAcquisition()
     pixel = _known(item.getSamplingRate(), name, "its pixel size")
+    size = [int(_known(one, name, "the size of its images", "import it again")) for one in (item.getDim() or (None, None))[:2]]
     pairs = _pairs(name, item, ctfs)
     if not any(_usable(image, estimate) for image, estimate in pairs):
         return {}, []
@@ -265,12 +267,12 @@ def read_series(
         one["order"] = int(place)
     matrices, tilts = ([one.pop(key) for one in exposures] for key in ("matrix", "tilt"))
     rotation, shift, stretch = exposure_from_set(matrices, tilts, pixel)
-    magnification, deformation, grid = stretches_to_columns(stretch, size[:2], pixel)
+    magnification, deformation, grid = stretches_to_columns(stretch, size, pixel)
     for number, one in enumerate(exposures):
         one.update(rotation=rotation[number], shift=shift[number], magnification=magnification[number],
                    deformation=deformation[number])
     return {
-        "name": name, "images": files.pop() if len(files) == 1 else "", "image_size": tuple(int(n) for n in size[:2]),
+        "name": name, "images": files.pop() if len(files) == 1 else "", "image_size": size,
         "pixel": pixel, "voltage": _known(acquisition.getVoltage(), name, "its voltage"),
         "cs": _known(acquisition.getSphericalAberration(), name, "its spherical aberration"),
         "amplitude_contrast": _known(acquisition.getAmplitudeContrast(), name, "its amplitude contrast"), "hand": float(hand),
@@ -292,7 +294,8 @@ def _key(name: str, item: Any, by_order: bool) -> int:
     """What pairs tilt images and CTFs: the acquisition order, or in old sets the place in the stack."""
     if by_order:
         return int(_known(item.getAcquisitionOrder(), f"{name}: tilt image {item.getIndex()}", "its acquisition order"))
-    return int(item.getIndex())
+    return int(_known(item.getIndex(), name, "the tilt image of a CTF, by acquisition order or place in the stack,",
+                      "estimate its CTFs again"))
 
 
 def _usable(image: Any, estimate: Optional[Any]) -> bool:
@@ -310,8 +313,11 @@ def _exposure(name: str, image: Any, estimate: Optional[Any], series: int) -> Di
     """An exposure's row, with its matrix and tilt angle in place of the geometry."""
     where = f"{name}: tilt image {image.getIndex()}"
     matrix = image.getTransform().getMatrix() if image.hasTransform() else np.zeros((3, 3))
-    if not abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]) > 0:
+    determinant = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+    if not abs(determinant) > 0:
         raise InputError(f"{where} has no alignment; align the tilt series first")
+    if determinant < 0:
+        raise InputError(f"{where}: its alignment mirrors the image; align the images as they were recorded")
     tilt = _known(image.getTiltAngle(), where, "its tilt angle")
     before, dose = _dose(image)
     enabled = _usable(image, estimate)

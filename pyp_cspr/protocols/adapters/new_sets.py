@@ -11,9 +11,10 @@ from tomo.constants import SCIPION
 from tomo.objects import Coordinate3D, CTFTomo, CTFTomoSeries, SubTomogram, TiltImage, TiltSeries, TomoAcquisition, Tomogram
 
 from ...engine.core.geometry import matrix_to_tilt
+from ...engine.model.stretches import columns_to_stretches
 from ...engine.model.tables import Dataset
 from .from_sets import HALF, SCALE
-from .geometry import columns_to_stretches, exposure_to_set, particle_to_set
+from .geometry import exposure_to_set, particle_to_set
 from .to_sets import set_figures
 
 

@@ -14,10 +14,11 @@ from pyworkflow.object import Float, Integer
 from tomo.constants import SCIPION
 from tomo.objects import AverageSubTomogram, Coordinate3D, CTFTomo, CTFTomoSeries, TiltImage, TiltSeries
 
+from ...engine.model.stretches import columns_to_stretches
 from ...engine.model.tables import Dataset, Table
 from . import relion_sets
 from .from_sets import HALF, SCALE, SCORE, SIGMA_POSITION, SIGMA_ROTATION, WEIGHT, Conversion
-from .geometry import columns_to_stretches, exposure_to_set, particle_to_set
+from .geometry import exposure_to_set, particle_to_set
 
 LARGEST_XTILT = 1e-3  # degrees: more than rounding
 

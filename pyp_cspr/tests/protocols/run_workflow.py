@@ -78,6 +78,7 @@ def main(folder: str) -> None:
                                         priorDefocus=500.0, numberOfThreads=3, binThreads=1, dispatch=1, checkHand=False),
                     sample, "subTomograms")
     point(chunks, "inputReference", sample, "reference")
+    os.environ["CSPR_TEST_NO_REPORT"] = "1"  # the protocols have one, and nobody reads a second
     launch(project, chunks)
     rest = inputs(project.newProtocol(ProtPypCsprFilter, objLabel="filter", byScore=2, minProjections=5, distance=60.0,
                                       numberOfThreads=1), refine, "particles", refine)

@@ -36,6 +36,7 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=0
 MinJobAge=600
 KillWait=2
 SlurmdTimeout=10
+MessageTimeout=3
 JobRequeue=0
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt

@@ -7,16 +7,16 @@ import pytest
 from pwem.emlib.image import ImageHandler
 from pwem.objects import SetOfFSCs, Transform
 from tomo.constants import BOTTOM_LEFT_CORNER, SCIPION
-from tomo.objects import CTFTomoSeries, SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries
+from tomo.objects import CTFTomoSeries, SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfSubTomograms, SetOfTiltSeries, TiltSeries
 from tomo.protocols.protocol_project_coordinates import ProtProjectCoordinates
 
 from pyp_cspr.engine.core.geometry import euler_to_matrix
 from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
+from pyp_cspr.engine.model.stretches import columns_to_stretches
 from pyp_cspr.engine.model.tables import Dataset
 from pyp_cspr.protocols.adapters import from_sets, to_sets
 from pyp_cspr.protocols.adapters.checks import look_at_images
-from pyp_cspr.protocols.adapters.geometry import columns_to_stretches
 
 from .sets import change, make_sets
 
@@ -139,6 +139,14 @@ def test_the_host_projects_onto_the_set_that_is_written_as_the_engine_does(tmp_p
     for number, item in enumerate([one.clone(ignoreAttrs=[]) for one in series.iterItems()]):
         found = result.project(number)[0] / made.tilt_series.getSamplingRate()
         np.testing.assert_allclose(found, project_as_host(made, item, result), atol=1e-5)
+
+
+def test_relion_4_sees_particles_where_the_host_does(made, conversion, tmp_path) -> None:
+    """The magnifications and skews of the sets' matrices are in RELION 4's."""
+    again = read_dataset(write_dataset(conversion.dataset, tmp_path / "four", 4))
+    for number, item in enumerate([one.clone(ignoreAttrs=[]) for one in made.tilt_series.iterItems()]):
+        found = again.project(number)[0] / made.tilt_series.getSamplingRate()
+        np.testing.assert_allclose(found, project_as_host(made, item, conversion.dataset), atol=1e-5)
 
 
 def test_what_is_not_linear_in_a_deformation_is_told(made, conversion) -> None:
@@ -366,6 +374,40 @@ def test_numbers_that_are_not_there_are_named(tmp_path, kind, field, index, word
         from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
     errors, _ = look_at_images(made.tilt_series, made.ctfs, {"TS_1", "TS_2"})
     assert errors == [f"{caught.value}."]
+
+
+def both_refuse(made, words) -> None:
+    """The conversion, and the check of the form before it."""
+    with pytest.raises(InputError, match=words) as caught:
+        from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    assert look_at_images(made.tilt_series, made.ctfs, {"TS_1", "TS_2"})[0] == [f"{caught.value}."]
+
+
+def test_tilt_series_without_a_size_are_refused(tmp_path, monkeypatch) -> None:
+    made = make_sets(tmp_path)
+    monkeypatch.setattr(TiltSeries, "getDim", lambda series: None)  # of which there are old sets
+    with pytest.raises(InputError, match="TS_1: the size of its images is not known; "):
+        from_sets.read_sets(made.particles, made.tilt_series, made.ctfs)
+    assert len(look_at_images(made.tilt_series, made.ctfs, {"TS_1", "TS_2"})[0]) == 2
+
+
+def test_a_ctf_of_no_image_is_refused(tmp_path) -> None:
+    made = make_sets(tmp_path)
+    for field in ("_acqOrder", "_index"):
+        change(made.ctfs, field, None, "TS_2", 3 if field == "_acqOrder" else None)
+    both_refuse(made, "TS_2: the tilt image of a CTF, by acquisition order or place in the stack, is not known; ")
+
+
+def test_a_mirrored_alignment_is_named(tmp_path) -> None:
+    made = make_sets(tmp_path)
+    item = next(one.clone(ignoreAttrs=[]) for one in made.tilt_series.iterItems() if one.getTsId() == "TS_2")
+    image = next(one.clone() for one in item.iterItems() if one.getIndex() == 2)
+    matrix = image.getTransform().getMatrix()
+    matrix[0] *= -1
+    image.setTransform(Transform(matrix))
+    item.update(image)
+    item.write(properties=False)
+    both_refuse(made, "TS_2: tilt image 2: its alignment mirrors the image; ")
 
 
 def test_a_failed_ctf_of_an_excluded_view_does_not_matter_and_stays(tmp_path) -> None:

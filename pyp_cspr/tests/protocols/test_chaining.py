@@ -29,7 +29,7 @@ needs_reliontomo = pytest.mark.skipif(not RELION_PLUGINS, reason="the plugins sc
 def chained(host, tmp_path_factory):
     _, environment = host
     folder = tmp_path_factory.mktemp("chaining")
-    environment = dict(environment, SCIPION_USER_DATA=str(folder / "data"))
+    environment = dict(environment, SCIPION_USER_DATA=str(folder / "data"), CSPR_TEST_NO_REPORT="1")
     line = [sys.executable, str(Path(__file__).with_name("run_chaining.py")), str(folder)] + ["relion"] * RELION_PLUGINS
     done = subprocess.run(line, capture_output=True, text=True, timeout=700, env=environment, cwd=folder, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]

@@ -228,6 +228,19 @@ def test_an_emptied_field_is_named(kind, name, monkeypatch) -> None:
         shown == [f"{label}: give a number."] and not protocol.evalParamCondition(name))
 
 
+@pytest.mark.parametrize("kind, name", [
+    pytest.param(kind, name, id=f"{kind.__name__[11:]}-{name}") for kind in PROTOCOLS
+    for name, parameter in kind()._definition.iterParams() if isinstance(parameter, params.EnumParam)])
+@pytest.mark.parametrize("beyond", [0, -1])
+def test_a_choice_that_is_none_is_named(kind, name, beyond) -> None:
+    """As a workflow that was edited may have it."""
+    protocol = kind()
+    parameter = protocol.getParam(name)
+    count = len(parameter.choices)
+    getattr(protocol, name).set(beyond or count)
+    assert protocol._validate() == [f"{parameter.getLabel()}: {beyond or count} is none of its choices, 0 to {count - 1}."]
+
+
 def test_tilt_series_that_cannot_be_used_are_refused(refine, made) -> None:
     made.tilt_series._interpolated.set(True)
     assert "interpolated" in one_error(refine)

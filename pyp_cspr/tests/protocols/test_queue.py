@@ -29,8 +29,11 @@ def drive(scenario, host, tmp_path, slurm=None):
     folder, environment = host
     environment = dict(environment, SCIPION_USER_DATA=str(tmp_path / "data"))
     if slurm is not None:
-        hosts = Path(pyp_cspr.__file__).parent / "templates" / "hosts_slurm.conf"
-        environment.update(SCIPION_HOSTS=str(hosts), SLURM_CONF=slurm.environment["SLURM_CONF"])
+        hosts, template = tmp_path / "hosts.conf", Path(pyp_cspr.__file__).parent / "templates" / "hosts_slurm.conf"
+        cancel = "scancel %_(JOB_ID)s"  # slowly, as where there are many: Stop has not ended the process when it sees the first
+        assert cancel in template.read_text()
+        hosts.write_text(template.read_text().replace(cancel, cancel + " && sleep 0.7"))
+        environment.update(SCIPION_HOSTS=str(hosts), SLURM_CONF=slurm.environment["SLURM_CONF"], CSPR_TEST_NO_REPORT="1")
     program = Path(__file__).with_name("run_queue.py")
     done = subprocess.run([sys.executable, str(program), str(folder), scenario], capture_output=True, text=True, timeout=450,
                           env=environment, cwd=tmp_path, check=False)

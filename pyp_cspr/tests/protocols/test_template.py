@@ -91,7 +91,8 @@ def refused(environment, *words) -> str:
 
 @pytest.fixture(scope="module")
 def environment(host):
-    return {name: value for name, value in host[1].items() if not name.startswith("SCIPION_")}
+    variables = {name: value for name, value in host[1].items() if not name.startswith("SCIPION_")}
+    return dict(variables, CSPR_TEST_NO_REPORT="1")
 
 
 def test_an_unknown_field_is_named(environment, tmp_path) -> None:
@@ -107,22 +108,34 @@ KEPT = {"object.className": "ProtPypCsprFilter", "object.id": "2", "object.label
 
 
 def test_only_a_whole_workflow_makes_a_project_and_other_values_are_refused(environment, tmp_path) -> None:
-    """One folder: a damaged workflow, a good one whose protocols come in the wrong order, then others."""
+    """One folder: a damaged workflow, a good one whose protocols come in the wrong order, the first with a number for its
+    identifier and the last without a label, then others."""
     folder, workflow = tmp_path / "out", tmp_path / "workflow.json"
     workflow.write_text(json.dumps([KEPT, TINY])[:-9])
     assert f"{workflow}: is no workflow" in refused(environment, folder, "--template", workflow)
     assert not (folder / "projects" / "cspr").exists()
 
-    workflow.write_text(json.dumps([dict(KEPT, **{"object.id": "7"}), TINY,
-                                    dict(TINY, **{"object.id": "8", "object.label": "last", "_prerequisites": ["7"]})]))
+    unnamed = {name: value for name, value in TINY.items() if name != "object.label"}
+    workflow.write_text(json.dumps([dict(KEPT, **{"object.id": "7"}), dict(TINY, **{"object.id": 1}),
+                                    dict(unnamed, **{"object.id": "8", "_prerequisites": ["7"]})]))
     text = run(environment, "pyp_cspr.workflow", folder, "--template", workflow)
-    assert re.findall(r"^(\w+) \(\d+ s\)$", text, re.M) == ["made", "kept", "last"]
+    assert re.findall(r"^(.+) \(\d+ s\)$", text, re.M) == ["made", "kept", "pyp_cspr - sample data"]
     assert "3 of 3 particles are left." in text
     assert json.loads((folder / "workflow.json").read_text()) == json.loads(workflow.read_text())
 
     assert run(environment, "pyp_cspr.workflow", folder).splitlines()[-1] == text.splitlines()[-1]
     workflow.write_text(json.dumps([TINY]))
     assert "another workflow or other values" in refused(environment, folder, "--template", workflow)
+
+
+@pytest.mark.parametrize("entry, words", [
+    (dict(KEPT, inputParticles=5), "cannot be loaded: AttributeError"),
+    (dict(KEPT, byScore=9), "Filter by score?: 9 is none of its choices, 0 to 2."),
+])
+def test_odd_values_are_told_in_one_line(environment, tmp_path, entry, words) -> None:
+    workflow = tmp_path / "workflow.json"
+    workflow.write_text(json.dumps([entry]))
+    assert words in refused(environment, tmp_path / "out", "--template", workflow).splitlines()[-1]
 
 
 @pytest.mark.parametrize("text, message", [

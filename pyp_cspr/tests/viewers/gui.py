@@ -63,9 +63,16 @@ class Driver:
         self.root.quit()
 
 
-def later(root: Any, call: Callable[[], Any]) -> None:
-    """Call it from the main loop, so that a window that it opens does not stop the caller."""
-    root.after(1, call)
+def later(root: Any, call: Callable[[], Any]) -> Callable[[], bool]:
+    """Call it from the main loop, so that a window that it opens does not stop the caller; tells whether it has returned."""
+    returned: List[bool] = []
+
+    def called() -> None:
+        call()
+        returned.append(True)
+
+    root.after(1, called)
+    return lambda: bool(returned)
 
 
 def double_click(widget: Any, x: int, y: int) -> None:

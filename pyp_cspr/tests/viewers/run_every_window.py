@@ -102,7 +102,7 @@ class EveryWindow(Session):
 
         window.LOOK_EVERY = 100
         opened = window.FigureWindow(self.root, "failing", "", _figure, stamp, lambda: f"{len(looks)} looks")
-        yield 1.5
+        yield lambda: len(looks) > 5
         opened.close()
         self.seen["looks"] = len(looks)
         self.seen["raised"] = [error for error in self.driver.errors if "half-written" in error]

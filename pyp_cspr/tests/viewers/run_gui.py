@@ -160,18 +160,17 @@ class Session:
 
     def wizard(self, parameter: str, control: str, value: Any) -> Any:
         count = len(windows(self.root))
-        later(self.root, row_button(self.form, parameter, "Wizard").invoke)
+        returned = later(self.root, row_button(self.form, parameter, "Wizard").invoke)
         yield lambda: len(windows(self.root)) > count
         dialog = windows(self.root)[-1]
         yield 0.3
         dialog.put(control, value)
-        yield 0.5
+        yield lambda: not dialog._timer  # it draws a moment later
         name = f"{self.form.protocol.getClassName()}.{parameter}"
         self.seen.setdefault("wizards", {})[name] = [texts(dialog), dialog.panel.figure is not None]
         self.keep(dialog, name)
         press(self.root, dialog, "Select")
-        yield lambda: len(windows(self.root)) == count
-        yield 0.3  # the wizard gets its answer after the window is gone
+        yield lambda: len(windows(self.root)) == count and returned()  # the answer comes after the window is gone
 
     def execute(self) -> Any:
         """Execute from the form; the viewer is opened at once and follows the run."""

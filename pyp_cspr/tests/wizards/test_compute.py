@@ -18,6 +18,7 @@ from pyp_cspr.engine.errors import InputError
 from pyp_cspr.engine.io.mrc import write_map
 from pyp_cspr.engine.model.tables import Dataset
 from pyp_cspr.protocols import ProtPypCsprFilter, ProtPypCsprPostProcess, ProtPypCsprReconstruct, ProtPypCsprRefine
+from pyp_cspr.protocols.protocol_filter import _score_errors
 from pyp_cspr.tests.protocols.sets import make_sets
 from pyp_cspr.wizards import compute
 
@@ -147,6 +148,13 @@ class Reused(list):
 
 def test_scores_are_those_of_each_particle() -> None:
     np.testing.assert_array_equal(compute.scores_of(Reused([3.0, 5.5, None])), [3.0, 5.5, np.nan])
+
+
+@pytest.mark.parametrize("scores, limits", [
+    ([-0.4, 10.2, 20.6], (0.0, 21.0)), ([3.5, 8.0], (3.0, 8.0)), ([-3.0, -2.5], (0.0, 0.0))])
+def test_the_lowest_score_to_choose_is_one_that_the_form_takes(scores, limits) -> None:
+    assert compute.score_limits(np.array(scores)) == limits
+    assert limits[1] == 0 or _score_errors(np.array(scores), limits[0]) == []
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ import pytest
 
 from pyp_cspr.engine.cli import main
 from pyp_cspr.engine.core.geometry import matrix_to_tilt, rotation_angle
+from pyp_cspr.engine.core.geometry import project as project_points
 from pyp_cspr.engine.io.mrc import open_stack, read_map, write_map
 from pyp_cspr.engine.io.parameter_archive import read_archive, write_archive
 from pyp_cspr.engine.io.relion import read_dataset, write_dataset
 from pyp_cspr.engine.io.star import read_star
-from pyp_cspr.tests.engine.io.projects import make_dataset
+from pyp_cspr.engine.model.stretches import stretches_to_columns
+from pyp_cspr.tests.engine.io.projects import PIXEL, make_dataset
 
 
 @pytest.fixture
@@ -297,6 +299,64 @@ def test_the_dose_before_the_first_exposure_goes_along(small_sample, tmp_path, c
     two = read_dataset(tmp_path / "two")
     np.testing.assert_allclose(two.exposures["dose_before"], dataset.exposures["dose_before"], atol=1e-6)
     np.testing.assert_allclose(two.exposures["dose"], dataset.exposures["dose"])
+
+
+@pytest.fixture
+def stretched(project, tmp_path):
+    """The project with magnifications, and in one series skews and turns as well, as alignments of IMOD have them."""
+    dataset, random = read_dataset(project), np.random.default_rng(6)
+    dataset.exposures["magnification"] = 1 + 0.01 * random.normal(size=9)
+    rows = dataset.exposures_of(0)
+    linear = np.eye(2) + 0.01 * random.normal(size=(5, 2, 2))
+    magnification, deformation, grid = stretches_to_columns(linear, dataset.series["image_size"][0], PIXEL)
+    dataset.exposures["magnification"][rows], dataset.exposures["deformation"][rows] = magnification, deformation
+    dataset.series["deformation_grid"][0] = grid
+    write_dataset(dataset, tmp_path / "stretched")
+    return dataset
+
+
+def test_relion_4s_matrices_hold_what_is_linear_in_a_stretch(stretched, tmp_path, capsys) -> None:
+    """Seen by the matrices themselves, and as they are read here; without the stretch particles are elsewhere."""
+    assert main(["convert", str(tmp_path / "stretched"), str(tmp_path / "four"), "--to", "relion4", "--json"]) == 0
+    assert "ignores" not in capsys.readouterr().out
+    again = read_dataset(tmp_path / "four")
+    particles = read_star(tmp_path / "four" / "particles.star")["particles"]
+    corner = np.array([particles.floats(f"rlnCoordinate{axis}") for axis in "XYZ"] + [np.ones(6)])
+    for series, name in enumerate(("TS_a", "TS_b")):
+        u, depth = stretched.project(series)
+        block = read_star(tmp_path / "four" / "tomograms.star")[name]
+        assert not any(label in block for label in ("csprMagnification", "csprDeformation"))
+        matrices = np.stack([block.vectors(f"rlnTomoProj{axis}", 4) for axis in "XYZ"], axis=1)
+        seen = np.einsum("eij,jp->pei", matrices, corner[:, stretched.particles_of(series)])
+        wanted = u / stretched.series["pixel"][series] + stretched.series["image_size"][series] // 2
+        np.testing.assert_allclose(seen[..., :2], wanted, atol=1e-6)
+        for found, expected in zip(again.project(series), (u, depth)):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        rigid, _ = geometry(stretched, series)
+        assert np.abs(rigid - u).max() > 0.3
+    assert again.series["deformation_grid"].tolist() == [2, 0]
+    np.testing.assert_allclose(again.exposures["magnification"][5:], stretched.exposures["magnification"][5:], atol=1e-9)
+
+
+def geometry(dataset, series):
+    """Where a series' particles are seen without magnifications and deformations."""
+    rows, position = dataset.exposures_of(series), dataset.particles["position"][dataset.particles_of(series)]
+    return project_points(dataset.exposures["rotation"][rows], dataset.exposures["shift"][rows], position[:, None])
+
+
+def test_relion_5_is_said_to_ignore_a_stretch(stretched, tmp_path, capsys) -> None:
+    assert main(["convert", str(tmp_path / "stretched"), str(tmp_path / "five"), "--overwrite", "--json"]) == 0
+    said = " ".join(json.loads(capsys.readouterr().out)["warnings"])
+    away = [np.linalg.norm(geometry(stretched, series)[0] - stretched.project(series)[0], axis=-1) for series in (0, 1)]
+    worst = max(one.max() for one in away)
+    assert f"looks for particles up to {worst:.2g} A beside where they are seen" in said
+
+
+def test_relion_4_is_not_given_deformations_that_are_not_linear(stretched, tmp_path, capsys) -> None:
+    stretched.exposures["deformation"][2, :8] += [1.5, 0.0, -1.5, 0.0, -1.5, 0.0, 1.5, 0.0]  # x y
+    write_dataset(stretched, tmp_path / "bent")
+    assert main(["convert", str(tmp_path / "bent"), str(tmp_path / "four"), "--to", "relion4"]) == 2
+    assert "and these bend by up to 1.5 A; write RELION 5's form" in capsys.readouterr().err
 
 
 def test_doses_that_pyp_cannot_hold_are_said(small_sample, tmp_path, capsys) -> None:
