@@ -42,7 +42,8 @@ def _checked(columns: Columns, numbers: Sequence[str], keys: Sequence[str], wher
     for name in (*keys, *numbers):
         if name not in columns:
             raise InputError(f"{where}: no column {name}; write the table again with it")
-        values = np.asarray(columns[name], dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # numpy warns of signalling NaN, which are refused below like the others
+            values = np.asarray(columns[name], dtype=np.float64)
         bad = ~(np.abs(values) <= LARGEST)
         if name in keys:
             bad |= values != np.rint(values)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.refinement import LocalEquations
+
 B_FACTORS = np.arange(-100.0, 801.0, 25.0)  # square angstrom, tried for each exposure relative to the series' curve
 ROUNDS = 4  # of fitting the curve and the exposures in turn
 
@@ -131,3 +133,18 @@ def _noise(sums: ShellSums, amplitude: NDArray) -> NDArray[np.float64]:
     power = smooth(power, sums.number)
     floor = 1e-3 * (residual.sum(axis=1) / np.maximum(sums.number.sum(axis=1), 1.0))
     return np.maximum(power, np.maximum(floor[:, None], 1e-12))
+
+
+def robust_weights(local: LocalEquations, huber: float) -> NDArray[np.float64]:
+    """Huber's weights min(1, c / |z|) ``(P,)`` of projections; 1 for all where c = ``huber`` is 0.
+
+    z = (power - match) / sqrt(power / 2) is normal with variance 1 where a projection is the model and noise. What all share
+    (poses still to be found, amplitudes too large) is taken off: the median, and the scale where it is above 1.
+    """
+    if huber <= 0 or not len(local.power):
+        return np.ones(len(local.power))
+    z = (local.power - local.match) / np.sqrt(np.maximum(0.5 * local.power, 1e-30))
+    z -= np.median(z)
+    away = np.abs(z) / max(1.0, 1.4826 * float(np.median(np.abs(z))))
+    weights: NDArray[np.float64] = huber / np.maximum(away, huber)
+    return weights

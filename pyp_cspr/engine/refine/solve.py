@@ -17,6 +17,7 @@ from ..core.ctf_refinement import components_to_form
 from ..core.geometry import rotation_vector_to_matrix
 from ..core.refinement import LocalEquations
 from ..errors import InputError
+from .noise import robust_weights
 from .normal import Arrowhead, Covariance, Damping, Step, projection_covariance
 from .parameters import EXPOSURE_MODES, LOCAL_CTF, PARTICLE_MODES, Layout, SeriesGeometry, prior_sigmas
 
@@ -124,21 +125,6 @@ def solve_series(
     covariance = problem.covariance(problem.system(geometry, local, weights))
     spread = problem.projection_covariance(covariance, geometry)
     return Solution(geometry, particles, exposures, covariance.particles, covariance.exposures, spread, local, weights, report)
-
-
-def robust_weights(local: LocalEquations, huber: float) -> Array:
-    """Huber's weights min(1, c / |z|) ``(P,)`` of projections; 1 for all where c = ``huber`` is 0.
-
-    z = (power - match) / sqrt(power / 2) is normal with variance 1 where a projection is the model and noise. What all share
-    (poses still to be found, amplitudes too large) is taken off: the median, and the scale where it is above 1.
-    """
-    if huber <= 0 or not len(local.power):
-        return np.ones(len(local.power))
-    z = (local.power - local.match) / np.sqrt(np.maximum(0.5 * local.power, 1e-30))
-    z -= np.median(z)
-    away = np.abs(z) / max(1.0, 1.4826 * float(np.median(np.abs(z))))
-    weights: Array = huber / np.maximum(away, huber)
-    return weights
 
 
 @dataclass
