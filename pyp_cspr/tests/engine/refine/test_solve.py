@@ -10,8 +10,8 @@ import pytest
 from pyp_cspr.engine.core.geometry import rotation_angle, rotation_vector_to_matrix
 from pyp_cspr.engine.core.refinement import LocalEquations
 from pyp_cspr.engine.errors import InputError
-from pyp_cspr.engine.refine.parameters import MODES, prior_sigmas
 from pyp_cspr.engine.refine.noise import robust_weights
+from pyp_cspr.engine.refine.parameters import MODES, prior_sigmas
 from pyp_cspr.engine.refine.solve import Solution, SolveOptions, solve_series
 from pyp_cspr.tests.engine.refine.simulated import FIELD, PIXEL, RADIUS, SimulatedSeries
 
