@@ -203,7 +203,12 @@ class SeriesModel:
 
     def _weigh(self, block: _Block) -> _Block:
         assert self.spectra is not None, "measure comes first"
-        data = block.data[:, : self._count].copy()
+        data = np.empty((len(block.data), self._count), np.complex64)
+
+        def copy(first: int, last: int) -> None:
+            data[first:last] = block.data[first:last, : self._count]
+
+        run_ranges(copy, len(data), self.threads)
         exposure = self.projections.exposure[block.rows]
         weight = weigh(
             data, self.band.up_to(self._count), self.field, np.zeros((len(data), 2)), self._forms[block.rows],

@@ -69,37 +69,34 @@ class Arrowhead:
         """The system of P particles at once; arguments as those of ``enter``."""
         particles, exposures, _, kp = particle_jacobian.shape
         system = cls.zeros(particles, kp, exposures, exposure_jacobian.shape[-1])
-        system.exposure_gradient, system.exposure_matrix = system.enter(0, local, index, particle_jacobian, exposure_jacobian)
+        system.exposure_gradient, system.exposure_matrix = system.enter(
+            0, local, np.ones(len(local.power)), index, particle_jacobian, exposure_jacobian)
         return system
 
     def enter(
         self,
         first: int,
         local: LocalEquations,
+        weights: Array,
         index: Tuple[NDArray[np.int64], NDArray[np.int64]],
         particle_jacobian: Array,
         exposure_jacobian: Array,
     ) -> Tuple[Array, Array]:
         """Enter all of some particles, ``first`` and those after it; returns their parts of the exposures' gradient and matrix.
 
-        From Q local equations of projections ``index`` = (particle, counted from ``first``; exposure) and the Jacobians
-        ``(n, E, m, k)`` of the n particles; the first m local parameters are taken.
+        From Q local equations, times ``weights`` (Q,), of projections ``index`` = (particle, counted from ``first``; exposure)
+        and the Jacobians ``(n, E, m, k)`` of the n particles; the first m local parameters are taken.
         """
-        particles, exposures, size = particle_jacobian.shape[:3]
-        gradient = np.zeros((particles, exposures, size))
-        matrix = np.zeros((particles, exposures, size, size))
-        gradient[index], matrix[index] = local.gradient[:, :size], local.matrix[:, :size, :size]
-        turned = np.swapaxes(particle_jacobian, -1, -2)
-        moved = matrix @ exposure_jacobian
+        from . import normal_kernels as kernels
+
+        particles, exposures = particle_jacobian.shape[:2]
+        row = np.full((particles, exposures), -1)
+        row[index] = np.arange(len(index[0]))
         rows = slice(first, first + particles)
-        self.particle_gradient[rows] = np.einsum("peak,pea->pk", particle_jacobian, gradient)
-        self.particle_matrix[rows] = (turned @ matrix @ particle_jacobian).sum(axis=1)
-        coupling = self.coupling[rows].reshape(particles, turned.shape[2], exposures, moved.shape[3])  # a view
-        coupling[...] = (turned @ moved).transpose(0, 2, 1, 3)
-        return (
-            np.einsum("peak,pea->ek", exposure_jacobian, gradient),
-            (np.swapaxes(exposure_jacobian, -1, -2) @ moved).sum(axis=0),
-        )
+        gradient, matrix = np.zeros(self.exposure_gradient.shape), np.zeros(self.exposure_matrix.shape)
+        kernels.enter(row, local.gradient, local.matrix, weights, particle_jacobian, exposure_jacobian,
+                      self.particle_gradient[rows], self.particle_matrix[rows], self.coupling[rows], gradient, matrix)
+        return gradient, matrix
 
     def add_priors(
         self, particle_precision: Array, particle_offset: Array, exposure_precision: Array, exposure_offset: Array

@@ -29,7 +29,7 @@ Rows = NDArray[np.int64]
 START_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-8, 1e6
 NOTHING = 1e-6  # of a gain that counts: rounding
 BOX_ROUNDS = 5  # of finding which parameters stop at their bounds
-BLOCK_BYTES = 2**21  # of derivatives at a time
+BLOCK_BYTES = 2**19  # of derivatives at a time: enough blocks for threads, in a core's own cache
 
 
 class CtfChange(NamedTuple):
@@ -183,11 +183,10 @@ class _Problem:
         def work(first: int, last: int) -> None:
             for number in range(first, last):
                 block, rows = self.blocks[number], self.rows[number]
-                some, w = geometry.of_particles(block), weights[rows]
-                part = LocalEquations(local.match[rows], local.power[rows], local.gradient[rows] * w[:, None],
-                                      local.matrix[rows] * w[:, None, None])
+                part = LocalEquations(*(values[rows] for values in local))
                 index = self.index[0][rows] - block.start, self.index[1][rows]
-                sums[number] = system.enter(block.start, part, index, *self._derivatives(some))
+                derivatives = self._derivatives(geometry.of_particles(block))
+                sums[number] = system.enter(block.start, part, weights[rows], index, *derivatives)
 
         run_ranges(work, len(self.blocks), self.threads, pieces_per_thread=4)
         for gradient, matrix in sums:

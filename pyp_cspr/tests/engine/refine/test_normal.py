@@ -51,6 +51,7 @@ def flat(step: Step) -> np.ndarray:
     return np.concatenate([step.particles.ravel(), step.exposures.ravel()])
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("kp, ke", SIZES)
 @pytest.mark.parametrize("damping", [0.0, 0.5])
 def test_step_is_that_of_the_dense_system(kp: int, ke: int, damping: float, random: np.random.Generator) -> None:
