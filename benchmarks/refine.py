@@ -25,6 +25,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pyp_cspr.engine.core._jit import prepare_process
 from pyp_cspr.engine.core.band import make_band
 from pyp_cspr.engine.core.ctf import defocus_form, phase_offset, wavelength
 from pyp_cspr.engine.core.filters import soft_sphere
@@ -299,6 +300,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
+    prepare_process()  # as every process of the engine does
     problem = simulate(args.projections, args.box)
     with tempfile.TemporaryDirectory() as folder:
         results = compare(problem, args, Path(folder))
