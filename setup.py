@@ -52,6 +52,6 @@ setup(
     extras_require={"mpi": mpi, "test": test, "lint": lint, "dev": test + lint + mpi + peers},
     entry_points={
         "pyworkflow.plugin": ["pyp_cspr = pyp_cspr"],
-        "console_scripts": ["cspr = pyp_cspr.engine.cli:main", "csp = pyp_cspr.engine.cli.csp:main"],
+        "console_scripts": ["cspr = pyp_cspr.engine.cli:command", "csp = pyp_cspr.engine.cli.csp:command"],
     },
 )

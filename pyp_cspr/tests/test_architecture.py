@@ -222,4 +222,4 @@ def test_a_wheel_holds_every_file(tmp_path):
     missing = [name for name in wanted if name not in names and name.endswith((".py", ".conf", ".png", ".html", ".json"))]
     assert not missing, missing
     assert "pyp_cspr = pyp_cspr" in entry
-    assert "cspr = pyp_cspr.engine.cli:main" in entry
+    assert "cspr = pyp_cspr.engine.cli:command" in entry

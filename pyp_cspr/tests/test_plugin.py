@@ -51,7 +51,7 @@ def test_entry_points_name_the_package_and_the_command():
         pytest.skip("the package is not installed")
     found = {(entry.group, entry.name): entry.value for entry in files}
     assert found["pyworkflow.plugin", "pyp_cspr"] == "pyp_cspr"
-    assert found["console_scripts", "cspr"] == "pyp_cspr.engine.cli:main"
+    assert found["console_scripts", "cspr"] == "pyp_cspr.engine.cli:command"
 
 
 @pytest.mark.timeout(120)

@@ -1,8 +1,6 @@
 """``python -m pyp_cspr.engine.cli``: the command ``cspr``."""
 
-import sys
-
-from . import main
+from . import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

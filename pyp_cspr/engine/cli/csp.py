@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import List, Optional
+from typing import List, NoReturn, Optional
 
-from . import guarded
+from . import guarded, run_and_leave
 
 HELP = ("-help", "--help", "-h")
+
+
+def command() -> NoReturn:
+    """The program ``csp``: ``main`` as a process of its own."""
+    run_and_leave(main)
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -48,4 +53,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -15,6 +15,7 @@ from .fourier import complete_plane, half_extent, padded_box
 
 _SLABS_PER_BLOCK = 4
 _RECORD = 24  # bytes
+_LEAST_ROOM, _MOST_ROOM = 2**26, 2**28  # bytes of records that wait, see _room
 _NUMBERS = np.dtype([("numerator", np.complex128), ("denominator", np.float64)])
 
 _workspace = threading.local()
@@ -41,7 +42,8 @@ class Accumulator:
         self.radius = float(radius)
         self.extent = half_extent(box, padding, radius)
         side = 2 * self.extent + 1
-        self._sums = np.zeros((side, side, self.extent + 1, 3))
+        self._sums = np.empty((side, side, self.extent + 1, 3))
+        self._sums.fill(0.0)  # np.zeros would come in small pages, which cost more than this
         self._waiting: Optional[_Waiting] = None
         self._threads = 1  # of the last insertion, for those who read the sums
 
@@ -67,11 +69,13 @@ class Accumulator:
         band: Band,
         scale: float = 1.0,
         threads: int = 1,
+        which: Optional[NDArray[np.intp]] = None,
     ) -> None:
         """Add slices: D ``(B, len(band))`` and W of the same shape at ``scale`` M^T (kx, ky, 0), M = ``rotations`` (B, 3, 3).
 
-        ``scale`` is the field of view of the map over that of the images. The arrays may be used again afterwards.
-        Raises ValueError for shapes that do not fit, matrices that are not rotations, and samples beyond ``radius``.
+        ``scale`` is the field of view of the map over that of the images; ``which`` are the slices to add, all by default.
+        The arrays may be used again afterwards. Raises ValueError for shapes that do not fit, matrices that are not rotations,
+        and samples beyond ``radius``.
         """
         turns = check_rotations(rotations)
         if data.shape != (len(turns), len(band)) or weight.shape != data.shape:
@@ -79,13 +83,12 @@ class Accumulator:
         if band.radius * scale > self.radius * (1 + 1e-6):
             raise ValueError(f"samples reach {band.radius * scale:g} Fourier pixels, the sums {self.radius:g}")
         rows = np.ascontiguousarray(turns[:, :2] * (scale * self.padded / self.box), dtype=np.float32)
+        chosen = np.arange(len(rows)) if which is None else np.asarray(which, dtype=np.intp)
         self._threads = threads
-        done = 0
-        while done < len(rows):
+        while len(chosen):
             waiting = self._room(band)
-            part = slice(done, done + waiting.room())
-            waiting.add(data[part], weight[part], rows[part])
-            done += len(rows[part])
+            part, chosen = chosen[: waiting.room()], chosen[waiting.room() :]
+            waiting.add(data, weight, rows, part)
             if not waiting.room():
                 self.flush()
 
@@ -93,7 +96,10 @@ class Accumulator:
         if self._waiting is not None and self._waiting.band is not band:
             self.close()
         if self._waiting is None:
-            size = min(max(self._sums.nbytes // 2, 2**25), 2**27)
+            # All sums go through the cache at each flush: with records of their size that is a third of the time, with three
+            # times it a tenth.
+            sums = self._sums.nbytes
+            size = max(min(3 * sums, _LEAST_ROOM), min(sums, _MOST_ROOM))
             self._waiting = _Waiting(band, max(1, size // (_RECORD * len(band))))
         return self._waiting
 
@@ -175,22 +181,21 @@ class Accumulator:
         """Copies of numerator and denominator whose plane x = 0 holds the Friedel mates too: what a map is solved from."""
         return complete_plane(self.numerator.copy()), complete_plane(self.denominator.copy())
 
-    def to_arrays(self) -> Tuple[NDArray[np.complex64], NDArray[np.float32]]:
-        """(numerator, denominator) in single precision, to be stored; not completed, so they can still be added up."""
-        return self.numerator.astype(np.complex64), self.denominator.astype(np.float32)
+    def to_array(self) -> NDArray[np.float32]:
+        """The sums in single precision ``(..., 3)``, to be stored: real and imaginary part of the numerator, and denominator.
+
+        Not completed, so they can still be added up.
+        """
+        self.close()
+        return self._sums.astype(np.float32)
 
     @classmethod
-    def from_arrays(
-        cls, box: int, padding: float, radius: float, numerator: NDArray, denominator: NDArray
-    ) -> Accumulator:
-        """The inverse of ``to_arrays``. Raises ValueError where the shapes are not what box, padding and radius say."""
+    def from_array(cls, box: int, padding: float, radius: float, sums: NDArray) -> Accumulator:
+        """The inverse of ``to_array``. Raises ValueError where the shape is not what box, padding and radius say."""
         accumulator = cls(box, padding, radius)
-        if numerator.shape != accumulator.numerator.shape or denominator.shape != numerator.shape:
-            raise ValueError(
-                f"sums have the shapes {numerator.shape} and {denominator.shape}, want {accumulator.numerator.shape}"
-            )
-        accumulator.numerator[...] = numerator
-        accumulator.denominator[...] = denominator
+        if sums.shape != accumulator._sums.shape:
+            raise ValueError(f"sums have the shape {sums.shape}, want {accumulator._sums.shape}")
+        accumulator._sums[...] = sums
         return accumulator
 
 
@@ -207,9 +212,10 @@ class _Waiting:
     def room(self) -> int:
         return len(self.rows) - self.count
 
-    def add(self, data: NDArray, weight: NDArray, rows: NDArray) -> None:
-        part = slice(self.count, self.count + len(rows))
-        self.data[part], self.weight[part], self.rows[part] = data, weight, rows
+    def add(self, data: NDArray, weight: NDArray, rows: NDArray, which: NDArray[np.intp]) -> None:
+        part = slice(self.count, self.count + len(which))
+        for values, kept in ((data, self.data), (weight, self.weight), (rows, self.rows)):
+            np.take(values, which, axis=0, out=kept[part], mode="clip")  # "raise" would copy; insert has looked at them
         self.count = part.stop
 
 

@@ -184,13 +184,14 @@ def _insert_batch(
             chosen = np.flatnonzero(good & (table["half"][particles] == half) & (factor > 0))
             if not len(chosen):
                 continue
-            half_data, half_weights = data[chosen], weights[chosen]
-            if (factor[chosen] != 1).any():
-                half_data, half_weights = half_data * factor[chosen, None], half_weights * factor[chosen, None]
+            own = factor[chosen, None]
             if choice.exponents.any():
-                by_score = choice.weights(particles[chosen], band.shell / view.grid.field)
-                half_data, half_weights = half_data * by_score, half_weights * by_score
-            accumulator.insert(half_data, half_weights, rotations[chosen], band, view.scale, view.threads)
+                own = (own * choice.weights(particles[chosen], band.shell / view.grid.field)).astype(np.float32)
+            if (own == 1).all():
+                accumulator.insert(data, weights, rotations, band, view.scale, view.threads, which=chosen)
+            else:
+                part = data[chosen] * own, weights[chosen] * own
+                accumulator.insert(*part, rotations[chosen], band, view.scale, view.threads)
             journal.n_projections += len(chosen)
     journal.n_outside += int((~good).sum())
 

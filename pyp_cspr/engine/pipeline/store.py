@@ -313,9 +313,7 @@ class RunStore:
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
         for half, accumulator in enumerate(sums, start=1):
-            numerator, denominator = accumulator.to_arrays()
-            arrays = {"numerator": numerator, "denominator": denominator}
-            files[f"half{half}.npz"] = write_arrays(folder / f"half{half}.npz", arrays)
+            files[f"half{half}.npz"] = write_arrays(folder / f"half{half}.npz", {"sums": accumulator.to_array()})
         if rows is not None:
             files["rows.npz"] = write_rows(folder / "rows.npz", rows)
             tables = {f"{i}.{name}": values for i, one in enumerate(outcomes) for name, values in one.tables().items()}
@@ -328,7 +326,7 @@ class RunStore:
     def read_sum(self, index: int, half: int, grid: MapGrid) -> Accumulator:
         path = self.chunk_folder(index) / f"half{half}.npz"
         with read_arrays(path, f"delete {path.parent} and run again") as arrays:
-            return Accumulator.from_arrays(grid.box, grid.padding, grid.radius, arrays["numerator"], arrays["denominator"])
+            return Accumulator.from_array(grid.box, grid.padding, grid.radius, arrays["sums"])
 
     def read_refined(self, index: int) -> Tuple[Dataset, List[Dict[str, np.ndarray]]]:
         """The rows of a refining chunk, and the outcome tables of each of its series."""

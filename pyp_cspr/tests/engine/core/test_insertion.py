@@ -165,7 +165,8 @@ def test_order_calls_and_threads_change_nothing(random: np.random.Generator, mon
     mixed = run(random.permutation(60), 2, 3)
     _assert_same_sums(one, mixed)
     # Several batches instead of one.
-    monkeypatch.setattr(insertion, "_RECORD", 2**25 // (7 * len(band)))
+    for name in ("_LEAST_ROOM", "_MOST_ROOM"):
+        monkeypatch.setattr(insertion, name, 7 * insertion._RECORD * len(band))
     _assert_same_sums(one, run(straight, 2, 5))
 
 
@@ -201,17 +202,28 @@ def test_bands_may_change_between_calls(random: np.random.Generator) -> None:
     _assert_same_sums(both, alone)
 
 
-def test_arrays_and_back(random: np.random.Generator) -> None:
+def test_array_and_back(random: np.random.Generator) -> None:
     band = make_band(16, 7)
     accumulator = Accumulator(16, 1.5, 7)
     accumulator.insert(*_slices(5, band, random), band)
-    numerator, denominator = accumulator.to_arrays()
-    assert (numerator.dtype, denominator.dtype) == (np.complex64, np.float32)
-    back = Accumulator.from_arrays(16, 1.5, 7, numerator, denominator)
-    np.testing.assert_array_equal(back.numerator, numerator)
-    np.testing.assert_array_equal(back.denominator, denominator)
-    with pytest.raises(ValueError, match="shapes"):
-        Accumulator.from_arrays(16, 1.25, 7, numerator, denominator)
+    stored = accumulator.to_array()
+    assert stored.dtype == np.float32
+    back = Accumulator.from_array(16, 1.5, 7, stored)
+    np.testing.assert_array_equal(back.numerator, accumulator.numerator.astype(np.complex64))
+    np.testing.assert_array_equal(back.denominator, accumulator.denominator.astype(np.float32))
+    with pytest.raises(ValueError, match="shape"):
+        Accumulator.from_array(16, 1.25, 7, stored)
+
+
+def test_slices_may_be_chosen(random: np.random.Generator) -> None:
+    band = make_band(16, 7)
+    data, weight, rotations = _slices(6, band, random)
+    chosen = np.array([4, 0, 3])
+    some, alone = Accumulator(16, 1.5, 7), Accumulator(16, 1.5, 7)
+    some.insert(data, weight, rotations, band, which=chosen)
+    alone.insert(data[chosen], weight[chosen], rotations[chosen], band)
+    np.testing.assert_array_equal(some.to_array(), alone.to_array())
+    assert some.denominator.any()
 
 
 @pytest.mark.kernel

@@ -140,7 +140,7 @@ def test_the_result_of_the_chunk_is_that_of_a_run_without(data, right, tmp_path)
     assert main(["chunk", str(tmp_path / "run" / "tasks" / "0000.json"), "--threads", "1"]) == 0
     with np.load(tmp_path / "run" / "chunks" / "0000" / "half1.npz") as one, \
             np.load(right / "run" / "chunks" / "0000" / "half1.npz") as two:
-        np.testing.assert_array_equal(one["numerator"], two["numerator"])
+        np.testing.assert_array_equal(one["sums"], two["sums"])
     assert RunStore(right / "run").unfinished() == []
 
 

@@ -201,8 +201,7 @@ def test_an_archive_of_another_kind_is_said_in_one_line(sample, whole, tmp_path,
     shutil.copytree(whole / "iterations" / "002", last)
     store = RunStore(last)
     grid = store.grid()
-    field = np.zeros((grid.padded, grid.padded, grid.padded // 2 + 1))
-    write_arrays(last / "chunks" / "0000" / "half1.npz", {"numerator": field, "denominator": field})
+    write_arrays(last / "chunks" / "0000" / "half1.npz", {"sums": np.zeros((9, 9, 5, 3), np.float32)})
     for name, read in (
         ("result.npz", lambda: read_rows(store.result_path)), ("refinement.npz", lambda: read_tables(store, 2)),
         ("rows.npz", lambda: store.read_refined(0)), ("outcome.npz", lambda: store.read_refined(0)),
