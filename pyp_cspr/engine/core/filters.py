@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,11 +124,11 @@ def soft_mask(
     deviations of what is outside above it; while it does not, the low-pass is made coarser, up to a quarter of the box. If
     none will do, the mask is a soft sphere, and ``reason`` says why. It is never empty.
     """
-    return soft_mask_of_spectrum(transform(volume, threads), volume.shape[0], pixel, resolution, extend, edge, threads)
+    return soft_mask_of_spectra([transform(volume, threads)], volume.shape[0], pixel, resolution, extend, edge, threads)
 
 
-def soft_mask_of_spectrum(
-    spectrum: NDArray,
+def soft_mask_of_spectra(
+    spectra: Sequence[NDArray],
     box: int,
     pixel: float,
     resolution: Optional[float] = None,
@@ -136,7 +136,7 @@ def soft_mask_of_spectrum(
     edge: Optional[float] = None,
     threads: int = 1,
 ) -> Mask:
-    """``soft_mask`` of a map given as half transform (see ``fsc.transform``)."""
+    """``soft_mask`` of a map given as half transforms (see ``fsc.transform``), whose sum it is."""
     field = box * pixel
     start = min(max(15.0, 4.0 * pixel) if resolution is None else resolution, field / 4)
     extend = max(pixel, 5.0) if extend is None else extend
@@ -145,7 +145,7 @@ def soft_mask_of_spectrum(
     for used in [start * COARSER**step for step in range(steps + 1)] + [field / 4]:
         # 3.5 pixels to the resolution; the centres of an odd box and a binned one are not the same point.
         small = box if box % 2 else min(box, max(32, 2 * int(np.ceil(1.75 * field / used))))
-        coarse = _crop_spectrum(spectrum, box, small)
+        coarse = np.sum([_crop_spectrum(spectrum, box, small) for spectrum in spectra], axis=0)
         filter_spectrum(coarse, small, low_pass_curve(small, field / small, used))
         component, threshold, reason = _particle(inverse(coarse, small, threads, overwrite=True))
         if component is not None:
@@ -157,7 +157,9 @@ def soft_mask_of_spectrum(
 
     # Distance from the surface, which lies half a pixel outside the last voxel's centre; then up to the full grid.
     distance = distance_transform_edt(~component, sampling=field / small).astype(np.float32) - np.float32(0.5 * field / small)
-    mask = _cosine_edge(_upsample(distance, box) - np.float32(extend), edge)
+    mask = _upsample(distance, box)
+    for plane in mask:
+        plane[...] = _cosine_edge(plane - np.float32(extend), edge)
     size = float(mask.sum(dtype=float)) * pixel**3
     return Mask(mask, True, f"map at {used:.1f} A, {reason}", threshold, size)
 

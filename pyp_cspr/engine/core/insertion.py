@@ -31,9 +31,12 @@ class Accumulator:
     Slices wait until there are enough of them that a plane of the sums, once fetched into the processor's cache, is used
     many times; so it does not matter how many are inserted at a call. Results depend neither on that nor on the
     number of threads, to the last bit; on the order of slices, in the last bits only.
+
+    They start from ``stored``, what ``to_array`` gave, or from 0. Raises ValueError for numbers that cannot be, and where the
+    shape of ``stored`` is not what they say.
     """
 
-    def __init__(self, box: int, padding: float, radius: float) -> None:
+    def __init__(self, box: int, padding: float, radius: float, stored: Optional[NDArray] = None) -> None:
         if box % 2 or box < 4 or padding < 1 or not 0 < radius <= box / 2 - 1:
             raise ValueError(f"box {box}, padding {padding}, radius {radius}: want an even box, padding >= 1, radius < box / 2")
         self.box = box
@@ -42,8 +45,11 @@ class Accumulator:
         self.radius = float(radius)
         self.extent = half_extent(box, padding, radius)
         side = 2 * self.extent + 1
-        self._sums = np.empty((side, side, self.extent + 1, 3))
-        self._sums.fill(0.0)  # np.zeros would come in small pages, which cost more than this
+        shape = (side, side, self.extent + 1, 3)
+        if stored is not None and stored.shape != shape:
+            raise ValueError(f"sums have the shape {stored.shape}, want {shape}")
+        self._sums = np.empty(shape)  # np.zeros would come in small pages, which cost more than writing zeros
+        self._sums[...] = 0.0 if stored is None else stored
         self._waiting: Optional[_Waiting] = None
         self._threads = 1  # of the last insertion, for those who read the sums
 
@@ -188,15 +194,6 @@ class Accumulator:
         """
         self.close()
         return self._sums.astype(np.float32)
-
-    @classmethod
-    def from_array(cls, box: int, padding: float, radius: float, sums: NDArray) -> Accumulator:
-        """The inverse of ``to_array``. Raises ValueError where the shape is not what box, padding and radius say."""
-        accumulator = cls(box, padding, radius)
-        if sums.shape != accumulator._sums.shape:
-            raise ValueError(f"sums have the shape {sums.shape}, want {accumulator._sums.shape}")
-        accumulator._sums[...] = sums
-        return accumulator
 
 
 class _Waiting:

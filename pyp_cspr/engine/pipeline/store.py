@@ -326,7 +326,7 @@ class RunStore:
     def read_sum(self, index: int, half: int, grid: MapGrid) -> Accumulator:
         path = self.chunk_folder(index) / f"half{half}.npz"
         with read_arrays(path, f"delete {path.parent} and run again") as arrays:
-            return Accumulator.from_array(grid.box, grid.padding, grid.radius, arrays["sums"])
+            return Accumulator(grid.box, grid.padding, grid.radius, arrays["sums"])
 
     def read_refined(self, index: int) -> Tuple[Dataset, List[Dict[str, np.ndarray]]]:
         """The rows of a refining chunk, and the outcome tables of each of its series."""

@@ -126,7 +126,7 @@ def _mask(
     # No finer than what the halves agree on: noise must not shape the mask.
     reliable = shells.resolution_at(unmasked, 0.5, box, pixel)
     limit = max(15.0, 4.0 * pixel, reliable if np.isfinite(reliable) else 0.0)
-    made = filters.soft_mask_of_spectrum(spectra[0] + spectra[1], box, pixel, resolution=limit, threads=threads)
+    made = filters.soft_mask_of_spectra(spectra, box, pixel, resolution=limit, threads=threads)
     journal.append({"message": f"automatic mask: {made.reason}", "value": made.volume, "unit": "A^3"})
     return made.values
 

@@ -129,6 +129,6 @@ def test_filtering_leaves_its_input_alone(random):
     spectrum = shells.transform(volume)
     kept = spectrum.copy()
     filters.low_pass(volume, 1.0, 4.0)
-    filters.soft_mask_of_spectrum(spectrum, 16, 2.0)
+    filters.soft_mask_of_spectra([spectrum], 16, 2.0)
     np.testing.assert_array_equal(volume, before)
     np.testing.assert_array_equal(spectrum, kept)

@@ -208,11 +208,11 @@ def test_array_and_back(random: np.random.Generator) -> None:
     accumulator.insert(*_slices(5, band, random), band)
     stored = accumulator.to_array()
     assert stored.dtype == np.float32
-    back = Accumulator.from_array(16, 1.5, 7, stored)
+    back = Accumulator(16, 1.5, 7, stored)
     np.testing.assert_array_equal(back.numerator, accumulator.numerator.astype(np.complex64))
     np.testing.assert_array_equal(back.denominator, accumulator.denominator.astype(np.float32))
     with pytest.raises(ValueError, match="shape"):
-        Accumulator.from_array(16, 1.25, 7, stored)
+        Accumulator(16, 1.25, 7, stored)
 
 
 def test_slices_may_be_chosen(random: np.random.Generator) -> None:
