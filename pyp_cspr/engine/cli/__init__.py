@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import sys
+from contextlib import suppress
 from typing import Any, Callable, List, NoReturn, Optional, Sequence
 
 from .. import __version__
@@ -18,8 +19,8 @@ ABOUT = "Constrained single-particle refinement of tilt series. `cspr COMMAND --
 COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter",
             "postprocess", "convert")
 
-# New objects between two looks for cyclic garbage, Python's own being 700. Loading numba makes half a million objects, none of
-# them garbage: looking through them again and again is a tenth of a second of every command.
+# New objects between two looks for cyclic garbage, for the whole command; Python's own number is 700. Loading numba makes half
+# a million objects, none of them garbage: looking through them again and again is a tenth of a second of every command.
 OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
@@ -31,17 +32,22 @@ def command() -> NoReturn:
 def run_and_leave(run: Callable[[], int]) -> NoReturn:
     """Run the command of this process, and end the process with the exit code.
 
-    Python ends by taking apart all it has loaded, which takes a quarter of a second with numba. What is registered for the
-    end of the process is done, and what was printed is passed on; the rest the system takes back at once.
+    Python ends by taking apart all it has loaded, which takes a quarter of a second with numba. What Python code has registered
+    for the end of the process is done, and what was printed is passed on; the rest the system takes back at once. Under MPI a
+    process ends the ordinary way: MPI has its own last words, which it says as the C library ends.
     """
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     code = run()
-    atexit._run_exitfuncs()
+    if "mpi4py.MPI" in sys.modules:
+        sys.exit(code)
+    try:
+        atexit._run_exitfuncs()
+    except Exception:  # noqa: BLE001 - as Python's own end does: it is shown, and changes no exit code
+        sys.excepthook(*sys.exc_info())
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # nobody reads it any more
-            code = code or 1
+        if stream is not None and not stream.closed:
+            with suppress(OSError):  # guarded has told what can be told
+                stream.flush()
     os._exit(code)
 
 
@@ -82,7 +88,10 @@ def _command_of(words: Sequence[str]) -> str:
 def guarded(name: str, run: Callable[[], int]) -> int:
     """The exit code of ``run``, whose errors are said in one line: 1 failed, 2 wrong input, 130 stopped."""
     try:
-        return run()
+        code = run()
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()  # here, where it is told if it cannot be written
+        return code
     except BrokenPipeError:
         # The reader of our output has gone; what is left to print has no reader.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

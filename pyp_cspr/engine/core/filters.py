@@ -145,7 +145,9 @@ def soft_mask_of_spectra(
     for used in [start * COARSER**step for step in range(steps + 1)] + [field / 4]:
         # 3.5 pixels to the resolution; the centres of an odd box and a binned one are not the same point.
         small = box if box % 2 else min(box, max(32, 2 * int(np.ceil(1.75 * field / used))))
-        coarse = np.sum([_crop_spectrum(spectrum, box, small) for spectrum in spectra], axis=0)
+        coarse = _crop_spectrum(spectra[0], box, small)
+        for spectrum in spectra[1:]:
+            coarse += _crop_spectrum(spectrum, box, small)
         filter_spectrum(coarse, small, low_pass_curve(small, field / small, used))
         component, threshold, reason = _particle(inverse(coarse, small, threads, overwrite=True))
         if component is not None:

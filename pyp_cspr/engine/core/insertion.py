@@ -15,7 +15,7 @@ from .fourier import complete_plane, half_extent, padded_box
 
 _SLABS_PER_BLOCK = 4
 _RECORD = 24  # bytes
-_LEAST_ROOM, _MOST_ROOM = 2**26, 2**28  # bytes of records that wait, see _room
+_LEAST_ROOM, _MOST_ROOM = 2**26, 2**28  # bytes of the records of slices that wait, see _room
 _NUMBERS = np.dtype([("numerator", np.complex128), ("denominator", np.float64)])
 
 _workspace = threading.local()
@@ -77,11 +77,11 @@ class Accumulator:
         threads: int = 1,
         which: Optional[NDArray[np.intp]] = None,
     ) -> None:
-        """Add slices: D ``(B, len(band))`` and W of the same shape at ``scale`` M^T (kx, ky, 0), M = ``rotations`` (B, 3, 3).
+        """Add slices: D ``(B, len(band))`` complex64 and W of the same shape, float32, at ``scale`` M^T (kx, ky, 0).
 
-        ``scale`` is the field of view of the map over that of the images; ``which`` are the slices to add, all by default.
-        The arrays may be used again afterwards. Raises ValueError for shapes that do not fit, matrices that are not rotations,
-        and samples beyond ``radius``.
+        M are the ``rotations`` (B, 3, 3). ``scale`` is the field of view of the map over that of the images; ``which`` chooses
+        the slices to add, all by default. The arrays may be used again afterwards. Raises ValueError for shapes that do not
+        fit, matrices that are not rotations, and samples beyond ``radius``.
         """
         turns = check_rotations(rotations)
         if data.shape != (len(turns), len(band)) or weight.shape != data.shape:
@@ -89,7 +89,7 @@ class Accumulator:
         if band.radius * scale > self.radius * (1 + 1e-6):
             raise ValueError(f"samples reach {band.radius * scale:g} Fourier pixels, the sums {self.radius:g}")
         rows = np.ascontiguousarray(turns[:, :2] * (scale * self.padded / self.box), dtype=np.float32)
-        chosen = np.arange(len(rows)) if which is None else np.asarray(which, dtype=np.intp)
+        chosen = np.arange(len(rows))[slice(None) if which is None else which]
         self._threads = threads
         while len(chosen):
             waiting = self._room(band)
@@ -102,8 +102,8 @@ class Accumulator:
         if self._waiting is not None and self._waiting.band is not band:
             self.close()
         if self._waiting is None:
-            # All sums go through the cache at each flush: with records of their size that is a third of the time, with three
-            # times it a tenth.
+            # All sums go through the cache at each flush: a third of the time with records of their size, a tenth with three
+            # times that. So it is three times where that is little, their size where it is much, within bounds.
             sums = self._sums.nbytes
             size = max(min(3 * sums, _LEAST_ROOM), min(sums, _MOST_ROOM))
             self._waiting = _Waiting(band, max(1, size // (_RECORD * len(band))))

@@ -70,7 +70,8 @@ def run_chunk(
 
     A task that refines moves the rows of ``dataset`` first; ``references`` are its half-sets' maps.
 
-    ``memory`` in bytes bounds the projections in flight (the sums come on top). Neither it nor ``threads`` changes the result.
+    ``memory`` in bytes bounds the projections in flight. The sums come on top, and what waits to be added to them: twice
+    as much as they take, at most 512 MB. Neither it nor ``threads`` changes the result.
     """
     kind = RefineSettings if task.refine else ReconstructSettings
     settings = kind.from_dict(task.settings, f"task {task.index}")
@@ -93,6 +94,9 @@ def run_chunk(
         _insert_series(dataset, series, images, settings, choice, task, sums, journal, threads, memory, told.insert, weights)
         told.done()
         journal.bytes_read += images.bytes_read
+    with stage(journal, "insert"):
+        for half in sums:
+            half.close()
     journal.peak_memory_bytes = peak_memory()
     return (sums[0], sums[1]), journal, outcomes
 
@@ -175,7 +179,7 @@ def _insert_batch(
     band = view.grid.band
     if band.radius * view.scale > sums[0].radius:  # a magnified image reaches farther than the sums
         inside, band = view.grid.within(sums[0].radius / view.scale)
-        data, weights = data[:, inside], weights[:, inside]
+        data, weights = data.take(inside, axis=1), weights.take(inside, axis=1)
     rotations = view.orientations(particles)
     table, journal = view.dataset.particles, view.journal
     factor = table["weight"][particles].astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Iterator, Sequence, Tuple
+from typing import Dict, Iterator, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,13 +39,16 @@ class CropGrid:
         radius = min(grid.radius / self.scale, self.box // 2 - 1)
         self.band: Band = make_band(self.box, radius)
         self.factor = (pixel / grid.pixel) ** 2
+        self._within: Dict[float, Tuple[NDArray[np.int64], Band]] = {}
 
     def within(self, radius: float) -> Tuple[NDArray[np.int64], Band]:
-        """The coefficients up to ``radius``: which of the band's they are, and a band of their own."""
-        band = self.band
-        inside = np.flatnonzero(np.hypot(band.kx, band.ky.astype(float)) <= radius)
-        parts = {name: getattr(band, name)[inside] for name in ("kx", "ky", "shell", "offset", "sign")}
-        return inside, replace(band, radius=radius, **parts)
+        """The coefficients up to ``radius``: which of the band's they are, and a band of their own, the same at each call."""
+        if radius not in self._within:
+            band = self.band
+            inside = np.flatnonzero(np.hypot(band.kx, band.ky.astype(float)) <= radius)
+            parts = {name: getattr(band, name)[inside] for name in ("kx", "ky", "shell", "offset", "sign")}
+            self._within[radius] = inside, replace(band, radius=radius, **parts)
+        return self._within[radius]
 
     def common_weight(self, curve: Sequence[float], grid: MapGrid) -> ArrayLike:
         """Factor of each coefficient of the band (n,) by the run's ``core.weighting.common_weight``; 1 where there is none."""

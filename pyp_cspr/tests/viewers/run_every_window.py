@@ -64,7 +64,7 @@ class EveryWindow(Session):
         press(self.root, self.form.root, "Execute")
         yield lambda: not windows(self.root)
         yield lambda: self.run_of(name) is not None and (before is None or self.run_of(name).getObjId() != before.getObjId())
-        yield lambda: not self.run_of(name).isActive()
+        yield from self.end_of(name)
         assert self.run_of(name).isFinished(), self.run_of(name).getErrorMessage()
 
     def convert(self) -> None:

@@ -31,6 +31,15 @@ WIZARDS = {"symmetry": ("symmetry", "C3"), "maskDiameter": ("diameter", 200.0), 
            "mapBox": ("box", 32), "exposureWeighting": ("weighting", "dose"), "mapTiltMin": ("low", -50)}
 
 
+def _runs(process: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)  # the window does not wait for its children
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Session:
     """A project window and what was seen in it."""
 
@@ -79,6 +88,16 @@ class Session:
         """The last run of a protocol class, as the project knows it now."""
         runs = [one for one in self.window.project.getRuns(refresh=True) if one.getClassName() == name]
         return runs[-1] if runs else None
+
+    def end_of(self, name: str) -> Any:
+        """Wait until the last run of a class has ended, without asking the host.
+
+        A run writes its state twice at its end. A host that reads it just between takes the first for the last, and the
+        run, whose process then is gone, for one that was killed.
+        """
+        yield lambda: self.run_of(name).getPid()
+        process = int(self.run_of(name).getPid())
+        yield lambda: not _runs(process)
 
     def keep(self, window: Any, name: str) -> None:
         """A picture of a window, and how many colours it has: an empty one has few."""
@@ -183,7 +202,7 @@ class Session:
         live = newest(self.root, "Fourier")
         self.seen["early"] = texts(live)
         self.keep(live, "early")
-        yield lambda: not self.run_of("ProtPypCsprRefine").isActive()
+        yield from self.end_of("ProtPypCsprRefine")
         run = self.run_of("ProtPypCsprRefine")
         self.seen["status"] = run.getStatus()
         self.seen["outputs"] = sorted(name for name, _ in run.iterOutputAttributes())
