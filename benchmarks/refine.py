@@ -110,7 +110,7 @@ def cpu_seconds(who: int = resource.RUSAGE_SELF) -> float:
 
 def extract(problem: Problem, rows: NDArray, radius: float, threads: int, shifts: Optional[NDArray] = None) -> Tuple[Any, ...]:
     """(band, D, W) of some images; about the box's centre, or about ``shifts``."""
-    images = problem.images[rows]
+    images = problem.images if len(rows) == len(problem.images) else problem.images[rows]  # all, in order: no copy
     box = images.shape[1]
     band = make_band(box, radius)
     data = crops_to_coefficients(images, band, 1.0, threads)
