@@ -70,8 +70,8 @@ def run_chunk(
 
     A task that refines moves the rows of ``dataset`` first; ``references`` are its half-sets' maps.
 
-    ``memory`` in bytes bounds the projections in flight. The sums come on top, and what waits to be added to them: twice
-    as much as they take, at most 512 MB. Neither it nor ``threads`` changes the result.
+    ``memory`` in bytes bounds the projections in flight; the sums, and up to 512 MB of slices that wait to be added to them,
+    come on top. Neither it nor ``threads`` changes the result.
     """
     kind = RefineSettings if task.refine else ReconstructSettings
     settings = kind.from_dict(task.settings, f"task {task.index}")
