@@ -9,6 +9,7 @@ import numpy as np
 
 from pyp_cspr.engine.core.geometry import rotation_vector_to_matrix, tilt_to_matrix
 from pyp_cspr.engine.io.mrc import write_stack
+from pyp_cspr.engine.io.star import read_star, write_star
 from pyp_cspr.engine.model.tables import EXPOSURES, PARTICLES, SERIES, Dataset, Table
 
 SIZES = ((60, 46), (51, 43))  # x, y of the two series: even and odd
@@ -118,3 +119,18 @@ def columns_of(path: Path, block: str) -> Tuple[List[str], List[List[str]]]:
     labels = [line.split()[0][1:] for line in lines if line.startswith("_")]
     rows = [line.split() for line in lines if line.strip() and line[0] not in "_#" and not line.startswith("loop_")]
     return labels, rows
+
+
+def drop(path: Path, block: str, *labels: str) -> None:
+    """Remove columns of a star."""
+    blocks = read_star(path)
+    for label in labels:
+        del blocks[block].columns[label]
+    write_star(path, blocks)
+
+
+def change(path: Path, block: str, label: str, row: int, value: str) -> None:
+    """Set one value of a star."""
+    blocks = read_star(path)
+    blocks[block].columns[label][row] = value
+    write_star(path, blocks)
