@@ -38,6 +38,7 @@ setup(
         "scipy>=1.10",
         "mrcfile>=1.4",
         "numba>=0.58",
+        "llvmlite",  # of numba: it loads the machine code
         "emtable>=0.0.14",
         "tqdm",
         "threadpoolctl>=3.1",

@@ -29,6 +29,9 @@ FILE_CALLS = {"open", "read_text", "write_text", "read_bytes", "write_bytes", "m
               "fdopen", "mkstemp", "NamedTemporaryFile", "TemporaryFile"}
 FILE_CALLS_ELSEWHERE = {
     "core/_jit.py read_bytes": "the kernels' own source, whose hash names their cache",
+    "core/_machine_code.py read_bytes": "the cache itself",
+    "core/_machine_code.py fdopen": "the cache itself",
+    "core/_machine_code.py mkstemp": "the cache itself",
     "sample/model.py read_text": "the atomic model inside scipion-em, a data file of a dependency",
     "cli/__init__.py open": "os.devnull, in place of a standard output that was closed",
 }
@@ -106,12 +109,26 @@ def test_every_module_of_the_engine_imports_without_the_host_and_compiles_nothin
         "import sys, importlib\n"
         f"for name in {HOST!r}: sys.modules[name] = None\n"
         f"modules = [importlib.import_module(name) for name in {modules!r}]\n"
-        "from numba.core.dispatcher import Dispatcher\n"
-        "kernels = [k for m in modules for k in vars(m).values() if isinstance(k, Dispatcher)]\n"
-        "compiled = [k.__name__ for k in kernels if k.signatures]\n"
+        "from pyp_cspr.engine.core._jit import Kernel\n"
+        "kernels = [k for m in modules for k in vars(m).values() if isinstance(k, Kernel)]\n"
+        "compiled = [k.__name__ for k in kernels if k.ready]\n"
         "print(len(kernels) > 3, compiled)\n"
     )
     assert run_python(code, NUMBA_DISABLE_JIT="0").split() == ["True", "[]"]
+
+
+def test_kernels_make_no_arrays():
+    """Then they run without numba (see ``core/_machine_code.py``); what they need to work in is given to them."""
+    makers = {"empty", "zeros", "ones", "full", "arange", "array", "copy", "reshape", "ravel", "concatenate", "dot", "sort"}
+    found = []
+    for path in sorted(ENGINE.rglob("*_kernels.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.FunctionDef) or not node.decorator_list:
+                continue
+            for part in ast.walk(node):
+                if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and part.func.attr in makers:
+                    found.append(f"{relative(path)}:{part.lineno} {node.name}: {part.func.attr}")
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.timeout(120)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import gc
 import importlib
 import json
 import os
@@ -19,10 +18,6 @@ ABOUT = "Constrained single-particle refinement of tilt series. `cspr COMMAND --
 COMMANDS = ("sample", "check", "reconstruct", "refine", "plan", "chunk", "merge", "fsc", "info", "compare", "filter",
             "postprocess", "convert")
 
-# New objects between two looks for cyclic garbage, for the whole command; Python's own number is 700. Loading numba makes half
-# a million objects, none of them garbage: looking through them again and again is a tenth of a second of every command.
-OBJECTS_BETWEEN_COLLECTIONS = 20_000
-
 
 def command() -> NoReturn:
     """The program ``cspr``: ``main`` as a process of its own."""
@@ -32,11 +27,11 @@ def command() -> NoReturn:
 def run_and_leave(run: Callable[[], int]) -> NoReturn:
     """Run the command of this process, and end the process with the exit code.
 
-    Python ends by taking apart all it has loaded, which takes a quarter of a second with numba. What Python code has registered
-    for the end of the process is done, and what was printed is passed on; the rest the system takes back at once. Under MPI a
-    process ends the ordinary way: MPI has its own last words, which it says as the C library ends.
+    Python ends by taking apart all it has loaded, which takes a twentieth of a second, and a quarter where numba has compiled.
+    What Python code has registered for the end of the process is done, and what was printed is passed on; the rest the system
+    takes back at once. Under MPI a process ends the ordinary way: MPI has its own last words, which it says as the C library
+    ends.
     """
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     code = run()
     if "mpi4py.MPI" in sys.modules:
         sys.exit(code)

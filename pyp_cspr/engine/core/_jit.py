@@ -1,4 +1,8 @@
-"""How kernels are compiled, where the machine code is kept, and how threads share the work. The only importer of numba.
+"""How kernels are compiled, where their machine code is kept, and how threads share the work.
+
+A kernel is compiled by numba at its first call with arguments of new types, once on each node, and its machine code is kept in
+a file. From then on a process takes it from there and does not even import numba, whose own start takes half a second of every
+command and of every worker, and far more on a file system that a whole cluster shares.
 
 Kernels release the interpreter's lock, so threads are plain Python threads that call one compiled kernel on separate
 ranges: nothing of OpenMP or TBB is started, a fork stays safe, and each kernel is compiled once.
@@ -9,47 +13,78 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
-import numba
 import numpy as np
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-KEPT_BYTES = 2**25  # of free memory at the end of the heap, and arrays below that lie in the heap
+from . import _machine_code as machine_code
 
-# No "ninf" and no "nnan": checks for NaN must survive.
-_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+KEPT_BYTES = 2**28  # of free memory at the end of the heap: what the sums of a chunk have needed, the maps use again
+HEAP_BYTES = 2**25  # arrays below that lie in the heap; more is not allowed
+
+_preparing = threading.RLock()
+
+
+class Kernel:
+    """A function of arrays and numbers that runs as machine code. It takes its arguments by position."""
+
+    def __init__(self, function: Callable, options: Dict[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.options = function, options
+        self._name = f"{function.__module__.split('.')[-1]}.{function.__name__}"
+        self.ready: Dict[Tuple, Callable] = {}  # by the kinds of the arguments
+
+    def __call__(self, *arguments: Any) -> Any:
+        kinds = tuple([machine_code.kind_of(argument) for argument in arguments])
+        run = self.ready.get(kinds) or self._prepare(kinds)
+        return run(*arguments)
+
+    def _prepare(self, kinds: Tuple) -> Callable:
+        with _preparing:
+            if kinds not in self.ready:
+                path = Path(cache_directory()) / machine_code.file_name(self._name, kinds)
+                code = machine_code.read(path)
+                if code is None:
+                    from ._compile import compile_kernel
+
+                    code = compile_kernel(self, kinds)
+                    machine_code.write(path, code)
+                if code.symbol:
+                    self.ready[kinds] = machine_code.load(code, kinds)
+                else:
+                    from ._compile import numba_function
+
+                    self.ready[kinds] = numba_function(self)
+            return self.ready[kinds]
 
 
 def jit(function: Optional[Callable] = None, **options: Any) -> Any:
-    """Decorator of every kernel: ``numba.njit`` without the lock, with the project's fast-math set and cache.
+    """Decorator of every kernel. Nothing is compiled until the first call; ``options`` are numba's.
 
-    Nothing is compiled until the first call. ``options`` override numba's.
+    With NUMBA_DISABLE_JIT=1 a kernel is the plain function.
     """
     if function is None:
         return functools.partial(jit, **options)
-    settings: Dict[str, Any] = {"nogil": True, "cache": True, "fastmath": _FASTMATH, "error_model": "numpy"}
-    settings.update(options)
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = cache_directory()  # read when a function is decorated, so other users of numba keep theirs
-    try:
-        return numba.njit(**settings)(function)
-    finally:
-        numba.config.CACHE_DIR = before
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return function
+    return Kernel(function, options)
 
 
 @functools.lru_cache(maxsize=None)
 def cache_directory() -> str:
     """Folder of the compiled kernels, made if need be; one for each text of the kernels and each node.
 
-    Under CSPR_CACHE_DIR, NUMBA_CACHE_DIR, XDG_CACHE_HOME or ~/.cache, the first that is set. numba itself does not see that
-    a kernel called from another file has changed, so a hash of all kernel files is part of the name; the node is part of
-    it because homes are shared between nodes and their file systems do not keep the order of writes.
+    Under CSPR_CACHE_DIR, NUMBA_CACHE_DIR, XDG_CACHE_HOME or ~/.cache, the first that is set. A hash of all kernel files is part
+    of the name, since a kernel changes with those that it calls; the node is part of it because homes are shared between nodes
+    and their file systems do not keep the order of writes.
     """
     key = f"{_kernel_hash()}-{platform.node() or 'node'}"
     own = os.environ.get("CSPR_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
@@ -65,10 +100,17 @@ def cache_directory() -> str:
 
 
 def _kernel_hash() -> str:
-    digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {platform.python_version()}".encode())
-    folder = Path(__file__).parent
-    for path in [Path(__file__)] + sorted(folder.parent.rglob("*_kernels.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    """Of all that machine code depends on but the processor: the kernels, numba, and its settings."""
+    settings = sorted(f"{name}={value}" for name, value in os.environ.items()
+                      if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR", "NUMBA_DISABLE_JIT"))
+    digest = hashlib.sha256(f"{np.__version__} {platform.python_version()} {settings}".encode())
+    numba = importlib.util.find_spec("numba")  # found, not imported
+    own = Path(__file__).parent
+    paths = [*sorted(own.glob("_*.py")), *sorted(own.parent.rglob("*_kernels.py"))]
+    if numba is not None and numba.origin is not None:
+        paths.append(Path(numba.origin).with_name("_version.py"))
+    for path in paths:
+        digest.update(path.name.encode() + (path.read_bytes() if path.exists() else b""))
     return digest.hexdigest()[:16]
 
 
@@ -117,5 +159,5 @@ def prepare_process() -> None:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return
-    for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-        set_option(option, KEPT_BYTES)
+    set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
+    set_option(M_MMAP_THRESHOLD, HEAP_BYTES)

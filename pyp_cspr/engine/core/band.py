@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .fourier_kernels import LANES
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,13 @@ class Band:
     shell: NDArray[np.int16]  # (n,)
     offset: NDArray[np.int32]  # (n,) index in a flattened rfft2 of shape (box, box // 2 + 1)
     sign: NDArray[np.float32]  # (n,) (-1)^(kx + ky): moves the origin to pixel box // 2 of each axis (box / 2 even or odd)
+
+    @cached_property
+    def place(self) -> NDArray[np.int32]:
+        """(n,) index in the flat transform that ``fourier_kernels.transform_images`` makes; that of the mate where ky < 0."""
+        mate = self.ky < 0
+        kx, ky = np.where(mate, -self.kx, self.kx).astype(np.int64) % self.box, np.abs(self.ky).astype(np.int64)
+        return (ky // LANES * 2 * self.box * LANES + kx * LANES + ky % LANES).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.kx)

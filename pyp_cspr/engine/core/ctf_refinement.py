@@ -118,9 +118,11 @@ def ctf_equations(
     radial = True if magnified else None
 
     def work(start: int, stop: int) -> None:
+        scratch, offsets = np.empty((kernels.SCRATCH, kernels.CHUNK), np.float32), np.empty(kernels.CHUNK, np.int32)
+        table = np.empty((4, 2 * limit + 1), np.float32)
         kernels.evaluate_ctf(out, flat, picked, to_data, to_weight, place, form, constant, quartic, matrices, turns, cubes,
                              choice, first.extent, line, plane, band.kx, band.ky, count, limit, premultiplied, radial,
-                             start, stop)
+                             scratch, offsets, table, start, stop)
 
     run_ranges(work, number, threads, pieces_per_thread=4)
     if gain is not None:

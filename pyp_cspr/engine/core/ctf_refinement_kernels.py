@@ -6,16 +6,17 @@ import numpy as np
 
 from ._jit import jit
 from .magnification_kernels import radial_derivative, radial_sums
-from .refinement_kernels import CHUNK, SCRATCH, sample
+from .refinement_kernels import CHUNK, sample
 from .weighting_kernels import chi_at, sine_of_turns
 
 SUMS = 67  # see ``evaluate_ctf``
+SCRATCH = 19  # rows of CHUNK float32
 
 
 @jit
 def evaluate_ctf(
     out, data, rows, to_data, to_weight, exposure, form, constant, quartic, matrices, shifts, cubes, which, origin, line, plane,
-    kx, ky, count, limit, premultiplied, magnified, start, stop,
+    kx, ky, count, limit, premultiplied, magnified, scratch, offsets, table, start, stop,
 ):
     """out[p, :] = the 67 sums of projections ``start`` to ``stop``.
 
@@ -30,18 +31,17 @@ def evaluate_ctf(
     16-21 w C^2 Re g* dV/ds (xx xy yx yy zx zy); 22-24 w C^2 |V|^2 (kx^2 kxky ky^2); 25-28 C' z t; 29-32 w C C' |V|^2 t;
     33-44 w C C' Re V* g t (g slow, t fast); 45-54 w C'^2 |V|^2 t t (11 12 13 14 22 23 24 33 34 44);
     55-66 those of ``magnification_kernels.radial_sums`` where ``magnified`` is True; compiled without them where it is None.
+
+    ``scratch`` float32 (SCRATCH, CHUNK), ``offsets`` int32 (CHUNK,) and ``table`` float32 (4, 2 ``limit`` + 1) hold what comes
+    between.
     """
-    scratch = np.empty((SCRATCH, CHUNK), np.float32)
-    offsets = np.empty(CHUNK, np.int32)
     xs, ys, zs, flip = scratch[0], scratch[1], scratch[2], scratch[3]
     vr, vi, axr, axi, ayr, ayi = scratch[4], scratch[5], scratch[6], scratch[7], scratch[8], scratch[9]
     azr, azi, dr, di = scratch[10], scratch[11], scratch[12], scratch[13]
-    radial = np.empty((2, CHUNK), np.float32)
-    ctf = np.empty(CHUNK, np.float32)
-    gain = np.ones(CHUNK, np.float32) if premultiplied else ctf  # what the data are still to be multiplied with
-    slope = np.empty(CHUNK, np.float32)
+    radial, ctf, slope = scratch[14:16], scratch[16], scratch[17]
+    gain = scratch[18] if premultiplied else ctf  # what the data are still to be multiplied with
+    scratch[18] = np.float32(1.0)
     width = 2 * limit + 1
-    table = np.empty((4, width), np.float32)
     unit = np.float32(1.0 / (limit * limit))
     for p in range(start, stop):
         row = rows[p]

@@ -22,7 +22,7 @@ def filter_spectrum(spectrum: NDArray, box: int, curve: NDArray) -> NDArray[np.c
 def radial_filter(volume: NDArray, curve: NDArray, threads: int = 1) -> NDArray[np.float32]:
     """The map ``(N, N, N)`` with its shells multiplied by ``curve`` ``(n,)``; shells beyond it become 0."""
     box = volume.shape[0]
-    return inverse(filter_spectrum(transform(volume, threads), box, curve), box, threads, overwrite=True)
+    return inverse(filter_spectrum(transform(volume, threads), box, curve), box, threads)
 
 
 def low_pass_curve(box: int, pixel: float, resolution: float, edge: float = 3.0) -> NDArray[np.float64]:
@@ -149,7 +149,7 @@ def soft_mask_of_spectra(
         for spectrum in spectra[1:]:
             coarse += _crop_spectrum(spectrum, box, small)
         filter_spectrum(coarse, small, low_pass_curve(small, field / small, used))
-        component, threshold, reason = _particle(inverse(coarse, small, threads, overwrite=True))
+        component, threshold, reason = _particle(inverse(coarse, small, threads))
         if component is not None:
             break
     else:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Optional
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from ._jit import run_ranges
 from .band import Band
+from .passes import Passes, passes_of
+from .volumes import forward
 
 _IMAGES_AT_ONCE = 2**17  # pixels of a batch of images: about half a megabyte, which stays in a core's own cache
 _PRUNE_BELOW = 0.8  # columns of the half transform needed, below which the second pass leaves the others out
@@ -27,18 +28,48 @@ def crops_to_coefficients(
 
     Raises ValueError where the images are not of the band's box.
     """
-    from .fourier_kernels import pick
-
-    images = np.asarray(images, dtype=np.float32)
+    images = np.ascontiguousarray(images, dtype=np.float32)
     if images.ndim != 3 or images.shape[1:] != (band.box, band.box):
         raise ValueError(f"images have the shape {images.shape}, want (B, {band.box}, {band.box})")
+    sign = (band.sign * np.float32(factor)).astype(np.float32)
+    result = np.empty((len(images), len(band)), np.complex64)
+    passes = passes_of(band.box)
+    if passes is None:
+        _by_scipy(images, band, sign, result, threads)
+    else:
+        _by_kernels(images, band, sign, result, threads, passes)
+    return result
+
+
+def _by_kernels(
+    images: NDArray, band: Band, sign: NDArray[np.float32], result: NDArray[np.complex64], threads: int, passes: Passes
+) -> None:
+    from . import fourier_kernels as kernels
+
+    box, place, size = band.box, band.place, 2 * band.box * kernels.LANES
+    imaginary = np.where(band.ky < 0, -sign, sign)
+    blocks = int(place.max(initial=0)) // size + 1
+
+    def transform(start: int, stop: int) -> None:
+        picture = np.empty((box, box + kernels.MARGIN), np.float32)
+        columns, one, two = np.empty((3, size), np.float32)
+        rows = np.zeros((blocks, size), np.float32)  # what is beyond the band is transformed too
+        kernels.transform_images(images, result.view(np.float32), place, sign, imaginary, picture, columns, rows, one, two,
+                                 *passes, start, stop)
+
+    run_ranges(transform, len(images), threads)
+
+
+def _by_scipy(images: NDArray, band: Band, sign: NDArray[np.float32], result: NDArray[np.complex64], threads: int) -> None:
+    import scipy.fft
+
+    from .fourier_kernels import pick
+
     half = band.box // 2 + 1
     columns = int(band.kx.max()) + 1
     if columns > _PRUNE_BELOW * half:
         columns = half
     offset = (band.ky % band.box).astype(np.intp) * columns + band.kx
-    sign = (band.sign * np.float32(factor)).astype(np.float32)
-    result = np.empty((len(images), len(band)), np.complex64)
     step = max(1, _IMAGES_AT_ONCE // band.box**2)
 
     def transform(start: int, stop: int) -> None:
@@ -52,11 +83,12 @@ def crops_to_coefficients(
             pick(result[first:last], whole.reshape(last - first, -1), offset, sign)
 
     run_ranges(transform, len(images), threads)
-    return result
 
 
 def coefficients_to_images(coefficients: NDArray, band: Band) -> NDArray[np.float32]:
     """Images ``(B, box, box)`` of coefficients ``(B, len(band))``: the inverse of ``crops_to_coefficients`` within the band."""
+    import scipy.fft
+
     values = np.asarray(coefficients) * band.sign
     values[:, band.kx == 0] *= 2.0  # their mates lie in the same column, which is zero there
     half = np.zeros((len(values), band.box * (band.box // 2 + 1)), np.complex64)
@@ -98,12 +130,7 @@ def volume_to_half(
     extent = padded // 2 if extent is None else extent
     if padded % 2 or padded < box or not 0 < extent <= padded // 2:
         raise ValueError(f"padded size {padded} and extent {extent} do not fit a box of {box}")
-    first = padded // 2 - box // 2
-    space = np.zeros((padded,) * 3, np.float32)
-    space[(slice(first, first + box),) * 3] = volume
-    transform = scipy.fft.rfftn(space, workers=threads, overwrite_x=True)
-    index = np.arange(-extent, extent + 1)
-    half = transform[np.ix_(index % padded, index % padded, np.arange(extent + 1))]
+    half = forward(volume, padded, np.arange(-extent, extent + 1) % padded, extent + 1, threads)
     _flip_odd(half, extent)  # moves the origin from pixel 0 to pixel padded / 2
     return half
 

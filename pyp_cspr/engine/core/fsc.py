@@ -9,25 +9,31 @@ from __future__ import annotations
 from typing import Iterator, Optional, Tuple
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
+from . import volumes
+
 BLOCK_ELEMENTS = 1 << 20  # voxels treated at once: bounds the temporaries of a large box
+TURNS = 1 << 16  # angles that a random phase is chosen from
 
 
 def transform(volume: NDArray, threads: int = 1) -> NDArray[np.complex64]:
     """Half transform ``(N, N, N//2+1)`` of a cube in FFT order, about index 0 (the phase of the origin plays no part here)."""
-    return scipy.fft.rfftn(np.asarray(volume, np.float32), workers=threads)
+    box = len(volume)
+    return volumes.forward(volume, box, np.arange(box), box // 2 + 1, threads)
 
 
-def inverse(spectrum: NDArray, box: int, threads: int = 1, overwrite: bool = False) -> NDArray[np.float32]:
+def inverse(spectrum: NDArray, box: int, threads: int = 1) -> NDArray[np.float32]:
     """The cube of a half transform made by ``transform``."""
-    return scipy.fft.irfftn(spectrum, s=(box, box, box), workers=threads, overwrite_x=overwrite)
+    index = np.arange(box)
+    cube = volumes.Inverse(box, box, index, box // 2 + 1, threads)
+    cube.add(spectrum, 0, index)
+    return cube.finish()
 
 
 def shell_blocks(box: int) -> Iterator[Tuple[slice, NDArray[np.int64]]]:
     """(z planes, shell of every coefficient of those planes ``(planes, N, N//2+1)``) of a half transform in FFT order."""
-    k = np.rint(scipy.fft.fftfreq(box) * box).astype(np.float32)
+    k = np.rint(np.fft.fftfreq(box) * box).astype(np.float32)
     x = np.arange(box // 2 + 1, dtype=np.float32)
     yx = k[:, None] ** 2 + x**2
     step = max(1, BLOCK_ELEMENTS // yx.size)
@@ -41,7 +47,7 @@ def shell_sums(box: int, a: NDArray, b: NDArray) -> NDArray[np.float64]:
     from .fsc_kernels import add_shells
 
     sums = np.zeros((4, box // 2 + 1))
-    k = np.rint(scipy.fft.fftfreq(box) * box).astype(np.int64)
+    k = np.rint(np.fft.fftfreq(box) * box).astype(np.int64)
     add_shells(sums, a, b, k, np.empty(box // 2 + 1, np.int32))
     return sums
 
@@ -67,23 +73,24 @@ def fsc(a: NDArray, b: NDArray, threads: int = 1) -> NDArray[np.float64]:
 
 
 def randomise_phases(spectrum: NDArray, box: int, from_shell: int, seed: int) -> NDArray[np.complex64]:
-    """A copy of a half transform whose phases at shells >= ``from_shell`` are turned by uniform random angles.
+    """A copy of a half transform whose phases at shells >= ``from_shell`` are turned by random angles, one of ``TURNS`` each.
 
     Amplitudes stay. On the planes that hold both Friedel mates the angle is antisymmetric, so that the volume stays real.
     """
+    from .fsc_kernels import turn_beyond
+
     rng = np.random.default_rng(seed)
     out = np.array(spectrum, dtype=np.complex64)
-    for planes, shell in shell_blocks(box):
-        beyond = shell >= from_shell
-        angle = rng.random(int(beyond.sum()), dtype=np.float32) * np.float32(2 * np.pi)
-        turned = np.empty(angle.shape, np.complex64)
-        np.cos(angle, out=turned.real)
-        np.sin(angle, out=turned.imag)
-        out[planes][beyond] *= turned
+    frequencies = np.rint(np.fft.fftfreq(box) * box).astype(np.int64)
+    turns = np.exp(2j * np.pi * np.arange(TURNS) / TURNS).astype(np.complex64)
+    step = max(1, BLOCK_ELEMENTS // out[0].size)
+    for first in range(0, box, step):
+        choice = rng.integers(0, TURNS, (min(step, box - first), *out.shape[1:]), dtype=np.uint16)
+        turn_beyond(out, frequencies, first, from_shell, choice, turns)
     mate = -np.arange(box) % box
     for x in (0, box // 2) if box % 2 == 0 else (0,):
         plane = spectrum[:, :, x]
-        k = np.rint(scipy.fft.fftfreq(box) * box)
+        k = np.rint(np.fft.fftfreq(box) * box)
         beyond = np.rint(np.sqrt(k[:, None] ** 2 + k**2 + x**2)) >= from_shell
         angle = rng.random((box, box)) * 2 * np.pi
         angle -= angle[mate][:, mate]  # the difference of two uniform angles is uniform

@@ -10,18 +10,17 @@ LANES = 32  # extremes of as many pixels at a time, which compilers turn into ve
 
 
 @jit
-def moments(image, start, low, high):
+def moments(image, start, low, high, line, least, largest):
     """(number, sum and sum of squares of ``value - start``, least, largest) of the pixels from ``low`` to ``high``.
 
     ``image`` (ny, nx) of any native number type; sums are float64. NaN passes no limit; where there are none (infinite) it
-    reaches the sums.
+    reaches the sums. ``line`` (nx,), ``least`` and ``largest`` (LANES,) are float32 scratch.
     """
     count, total, square = 0, 0.0, 0.0
     unlimited = np.isinf(low)
     middle = np.float32(0.5 * (low + high))  # in place of pixels that do not count: no extreme
-    line = np.empty(image.shape[1], np.float32)
     whole = line.size // LANES * LANES
-    least, largest = np.full(LANES, np.inf, np.float32), np.full(LANES, -np.inf, np.float32)
+    least[:], largest[:] = np.float32(np.inf), np.float32(-np.inf)
     for y in range(image.shape[0]):
         row = image[y]
         if unlimited:
@@ -49,7 +48,9 @@ def moments(image, start, low, high):
                 largest[i] = value if value > largest[i] else largest[i]
         for x in range(whole, line.size):
             least[0], largest[0] = min(least[0], line[x]), max(largest[0], line[x])
-    return count, total, square, least.min(), largest.max()
+    for i in range(1, LANES):
+        least[0], largest[0] = min(least[0], least[i]), max(largest[0], largest[i])
+    return count, total, square, least[0], largest[0]
 
 
 @jit

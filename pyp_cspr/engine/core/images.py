@@ -34,13 +34,14 @@ def robust_statistics(image: NDArray) -> Tuple[float, float]:
 
 def _moments(image: NDArray, low: float, high: float) -> Tuple[float, float, int, float, float]:
     """(mean, standard deviation, count of the pixels from ``low`` to ``high``; least, largest of them)."""
-    from .image_kernels import moments
+    from .image_kernels import LANES, moments
 
     with np.errstate(invalid="ignore"):
         start = float(np.median(image[0].astype(np.float32)))  # sums about it lose no digits, which one wild pixel cannot move
     if not np.isfinite(start):
         start = 0.0
-    count, total, square, least, largest = moments(image, start, float(low), float(high))
+    scratch = np.empty(image.shape[1], np.float32), np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    count, total, square, least, largest = moments(image, start, float(low), float(high), *scratch)
     if not count:
         return float("nan"), float("nan"), 0, float(least), float(largest)
     mean = total / count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from typing import List, Optional, Tuple
 
@@ -14,11 +13,9 @@ from .band import Band
 from .fourier import complete_plane, half_extent, padded_box
 
 _SLABS_PER_BLOCK = 4
-_RECORD = 24  # bytes
-_LEAST_ROOM, _MOST_ROOM = 2**26, 2**28  # bytes of the records of slices that wait, see _room
+_RECORD = 16  # bytes of a sample that waits
+_LEAST_ROOM, _MOST_ROOM = 2**24, 2**28  # bytes of the samples that wait, see _room
 _NUMBERS = np.dtype([("numerator", np.complex128), ("denominator", np.float64)])
-
-_workspace = threading.local()
 
 
 class Accumulator:
@@ -45,11 +42,11 @@ class Accumulator:
         self.radius = float(radius)
         self.extent = half_extent(box, padding, radius)
         side = 2 * self.extent + 1
-        shape = (side, side, self.extent + 1, 3)
-        if stored is not None and stored.shape != shape:
-            raise ValueError(f"sums have the shape {stored.shape}, want {shape}")
-        self._sums = np.empty(shape)  # np.zeros would come in small pages, which cost more than writing zeros
-        self._sums[...] = 0.0 if stored is None else stored
+        self._sums = np.empty((side, side, self.extent + 1, 3))  # np.zeros would come in small pages, which cost more
+        if stored is None:
+            self._sums[...] = 0.0
+        else:
+            self._unpack(stored)
         self._waiting: Optional[_Waiting] = None
         self._threads = 1  # of the last insertion, for those who read the sums
 
@@ -84,6 +81,7 @@ class Accumulator:
         fit, matrices that are not rotations, and samples beyond ``radius``.
         """
         turns = check_rotations(rotations)
+        data, weight = np.ascontiguousarray(data, np.complex64), np.ascontiguousarray(weight, np.float32)
         if data.shape != (len(turns), len(band)) or weight.shape != data.shape:
             raise ValueError(f"data {data.shape} and weight {weight.shape}: want {(len(turns), len(band))}")
         if band.radius * scale > self.radius * (1 + 1e-6):
@@ -94,7 +92,7 @@ class Accumulator:
         while len(chosen):
             waiting = self._room(band)
             part, chosen = chosen[: waiting.room()], chosen[waiting.room() :]
-            waiting.add(data, weight, rows, part)
+            waiting.add(data, weight, rows, part, self.extent, threads)
             if not waiting.room():
                 self.flush()
 
@@ -106,7 +104,7 @@ class Accumulator:
             # times that. So it is three times where that is little, their size where it is much, within bounds.
             sums = self._sums.nbytes
             size = max(min(3 * sums, _LEAST_ROOM), min(sums, _MOST_ROOM))
-            self._waiting = _Waiting(band, max(1, size // (_RECORD * len(band))))
+            self._waiting = _Waiting(band, max(1, size // (_RECORD * len(band))), 2 * self.extent)
         return self._waiting
 
     def flush(self) -> None:
@@ -123,29 +121,19 @@ class Accumulator:
     def _deposit(self, waiting: _Waiting, threads: int) -> None:
         from . import insertion_kernels as kernels
 
-        band, count = waiting.band, waiting.count
-        kx, ky = band.kx.astype(np.float32), band.ky.astype(np.float32)
-        data, weight, rows = waiting.data[:count], waiting.weight[:count], waiting.rows[:count]
+        count, slabs = waiting.count, 2 * self.extent
         centre = np.float32(self.extent)
-        slabs = 2 * self.extent
-        counts = np.empty((count, slabs), np.int64)
-        first = np.empty(slabs + 1, np.int64)
-        records = _records(count * len(band))
+        records, codes, begin, rows = (kept[:count] for kept in (waiting.records, waiting.codes, waiting.begin, waiting.rows))
 
-        def count_slabs(start: int, stop: int) -> None:
-            kernels.count_slabs(rows, kx, ky, centre, counts, np.empty(len(kx), np.int32), start, stop)
+        def work(parity: int, start: int, stop: int) -> None:
+            planes = np.empty((2, *self._sums.shape[1:3], 4))
+            scratch, offsets = np.empty((3, kernels.CHUNK), np.float32), np.empty(kernels.CHUNK, np.int32)
+            kernels.deposit(records, codes, begin, rows, centre, self._sums, planes, scratch, offsets, parity, _SLABS_PER_BLOCK,
+                            start, stop)
 
-        def write(start: int, stop: int) -> None:
-            scratch = np.empty((4, kernels.CHUNK), np.float32)
-            kernels.write_records(rows, kx, ky, centre, data, weight, counts, scratch, records, start, stop)
-
-        run_ranges(count_slabs, count, threads)
-        kernels.place_slabs(counts, first)
-        run_ranges(write, count, threads)
         blocks = -(-slabs // _SLABS_PER_BLOCK)
         for parity in range(2):
-            deposit = partial(kernels.deposit, records, first, self._sums, parity, _SLABS_PER_BLOCK)
-            run_ranges(deposit, (blocks + 1 - parity) // 2, threads, pieces_per_thread=4)
+            run_ranges(partial(work, parity), (blocks + 1 - parity) // 2, threads, pieces_per_thread=4)
 
     def add(self, other: Accumulator) -> None:
         """Add the sums of another accumulator of the same box, padding and radius; ValueError for any other."""
@@ -187,41 +175,70 @@ class Accumulator:
         """Copies of numerator and denominator whose plane x = 0 holds the Friedel mates too: what a map is solved from."""
         return complete_plane(self.numerator.copy()), complete_plane(self.denominator.copy())
 
-    def to_array(self) -> NDArray[np.float32]:
-        """The sums in single precision ``(..., 3)``, to be stored: real and imaginary part of the numerator, and denominator.
+    def to_array(self) -> NDArray[np.float64]:
+        """The sums to be stored, ``(n, 3)`` float64: real and imaginary part of the numerator, and denominator.
 
-        Not completed, so they can still be added up.
+        Of the voxels of the sphere, row after row: half of the half cube, and nothing is lost. Not completed, so they can still
+        be added up. They are as exact as in memory, so that it does not matter to a single bit of a map in how many parts they
+        were stored, but for the last bits of a few voxels: rounded to single precision, sums of another number of chunks would
+        give other maps by 1e-7, which a refinement makes larger.
         """
+        from . import insertion_kernels as kernels
+
         self.close()
-        return self._sums.astype(np.float32)
+        widths = self._widths()
+        packed = np.empty((int(widths.sum()), 3))
+        kernels.pack(self._sums, widths, packed)
+        return packed
+
+    def _unpack(self, stored: NDArray) -> None:
+        from . import insertion_kernels as kernels
+
+        widths = self._widths()
+        if stored.shape != (int(widths.sum()), 3):
+            raise ValueError(f"sums have the shape {stored.shape}, want {(int(widths.sum()), 3)}")
+        kernels.unpack(np.ascontiguousarray(stored, dtype=np.float64), widths, self._sums)
+
+    def _widths(self) -> NDArray[np.int64]:
+        """How many elements of each row lie in the sphere that holds all neighbours of all samples, (2 r + 1, 2 r + 1)."""
+        square = np.arange(-self.extent, self.extent + 1) ** 2
+        left = (self.extent + 1) ** 2 - square[:, None] - square
+        inside = np.floor(np.sqrt(np.maximum(left, 0)) + 1e-9).astype(np.int64) + 1
+        return np.where(left >= 0, np.minimum(inside, self.extent + 1), 0)
 
 
 class _Waiting:
-    """Slices of one band that have not been added yet."""
+    """Slices of one band that have not been added yet, the samples of each sorted by slabs."""
 
-    def __init__(self, band: Band, capacity: int) -> None:
+    def __init__(self, band: Band, capacity: int, slabs: int) -> None:
         self.band = band
         self.count = 0
-        self.data = np.empty((capacity, len(band)), np.complex64)
-        self.weight = np.empty((capacity, len(band)), np.float32)
+        self.records = np.empty((capacity, len(band), _RECORD // 4), np.float32)
+        self.codes = self.records.view(np.int32)
+        self.begin = np.empty((capacity, slabs + 1), np.int32)
         self.rows = np.empty((capacity, 2, 3), np.float32)
 
     def room(self) -> int:
         return len(self.rows) - self.count
 
-    def add(self, data: NDArray, weight: NDArray, rows: NDArray, which: NDArray[np.intp]) -> None:
+    def add(
+        self, data: NDArray, weight: NDArray, rows: NDArray, which: NDArray[np.intp], extent: int, threads: int
+    ) -> None:
+        from . import insertion_kernels as kernels
+
         part = slice(self.count, self.count + len(which))
-        for values, kept in ((data, self.data), (weight, self.weight), (rows, self.rows)):
-            np.take(values, which, axis=0, out=kept[part], mode="clip")  # "raise" would copy; insert has looked at them
+        self.rows[part] = rows[which]
+        rotations, begin, records = self.rows[part], self.begin[part], self.records[part]
+        centre, band, values = np.float32(extent), self.band, data.view(np.float32)
+
+        def sort(start: int, stop: int) -> None:
+            slab, code = np.empty((2, len(band)), np.int32)
+            own = np.empty(records.shape[1:], np.float32)
+            kernels.sort_samples(rotations, band.kx, band.ky, centre, values, weight, which, begin, records, slab, code, own,
+                                 own.view(np.int32), start, stop)
+
+        run_ranges(sort, len(which), threads)
         self.count = part.stop
-
-
-def _records(count: int) -> NDArray[np.float32]:
-    """Room for records, kept by the thread for its next call: fresh memory costs more than writing it."""
-    kept = getattr(_workspace, "records", None)
-    if kept is None or len(kept) < count:
-        kept = _workspace.records = np.empty((count, _RECORD // 4), np.float32)
-    return kept
 
 
 def split_group(group: NDArray[np.float64]) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit
+from ._simd import flat
 
 CHUNK = 512  # samples whose coordinates are computed at once
 
@@ -17,7 +18,7 @@ def take_slices(cube, rotations, kx, ky, out, scratch, start, stop):
     take (kx, ky) to grid units; ``scratch`` is (4, CHUNK) float32.
     """
     one = np.float32(1.0)
-    flat = cube.reshape(cube.size)
+    voxels = flat(cube)
     centre = np.float32(cube.shape[0] // 2)
     row = np.uint64(cube.shape[2])
     plane = np.uint64(cube.shape[2] * cube.shape[1])
@@ -45,16 +46,16 @@ def take_slices(cube, rotations, kx, ky, out, scratch, start, stop):
                 gx = one - fx
                 q = np.uint64(iz) * plane + np.uint64(iy) * row + np.uint64(2) * np.uint64(ix)
                 r = q + row
-                re0 = gx * flat[q] + fx * flat[q + u2]
-                im0 = gx * flat[q + u1] + fx * flat[q + u3]
-                re1 = gx * flat[r] + fx * flat[r + u2]
-                im1 = gx * flat[r + u1] + fx * flat[r + u3]
+                re0 = gx * voxels[q] + fx * voxels[q + u2]
+                im0 = gx * voxels[q + u1] + fx * voxels[q + u3]
+                re1 = gx * voxels[r] + fx * voxels[r + u2]
+                im1 = gx * voxels[r + u1] + fx * voxels[r + u3]
                 q += plane
                 r += plane
-                re2 = gx * flat[q] + fx * flat[q + u2]
-                im2 = gx * flat[q + u1] + fx * flat[q + u3]
-                re3 = gx * flat[r] + fx * flat[r + u2]
-                im3 = gx * flat[r + u1] + fx * flat[r + u3]
+                re2 = gx * voxels[q] + fx * voxels[q + u2]
+                im2 = gx * voxels[q + u1] + fx * voxels[q + u3]
+                re3 = gx * voxels[r] + fx * voxels[r + u2]
+                im3 = gx * voxels[r + u1] + fx * voxels[r + u3]
                 re0 += fy * (re1 - re0)
                 im0 += fy * (im1 - im0)
                 re2 += fy * (re3 - re2)

@@ -77,8 +77,9 @@ def local_equations(
     flat = np.ascontiguousarray(data).view(np.float32)
 
     def work(start: int, stop: int) -> None:
+        scratch, offsets = np.empty((kernels.SCRATCH, kernels.CHUNK), np.float32), np.empty(kernels.CHUNK, np.int32)
         kernels.evaluate(out, flat, weight, picked, matrices, turns, cubes, choice, first.extent, line, plane,
-                         band.kx, band.ky, count, start, stop)
+                         band.kx, band.ky, count, scratch, offsets, start, stop)
 
     run_ranges(work, len(matrices), threads, pieces_per_thread=4)
     if gain is None:

@@ -19,7 +19,7 @@ _C2, _C4, _C6, _C8, _C10, _C12 = (np.float32((-1) ** (n // 2) * math.pi**n / mat
 
 @jit
 def evaluate(
-    out, data, weight, rows, matrices, shifts, cubes, which, origin, line, plane, kx, ky, count, start, stop
+    out, data, weight, rows, matrices, shifts, cubes, which, origin, line, plane, kx, ky, count, scratch, offsets, start, stop
 ):
     """out[p, :] = the 25 sums of projections ``start`` to ``stop``: ``accumulate``, each with its own pose and data.
 
@@ -27,8 +27,6 @@ def evaluate(
     (P, 3, 3); ``shifts`` (P, 2) in turns per Fourier pixel; ``cubes`` is a tuple of float32 (voxels * 2,), of which
     ``which[p]`` chooses.
     """
-    scratch = np.empty((SCRATCH, CHUNK), np.float32)
-    offsets = np.empty(CHUNK, np.int32)
     for p in range(start, stop):
         row = rows[p]
         accumulate(

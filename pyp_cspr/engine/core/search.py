@@ -129,11 +129,14 @@ def score_rotations(
     cosines, sines = np.cos(phase).astype(np.float32), np.sin(phase).astype(np.float32)
     matrices = np.ascontiguousarray(tilts, dtype=np.float64)
 
+    width = 2 * shifts.half_width() + 1
+
     def work(start: int, stop: int) -> None:
+        scratch = kernels.score_scratch(len(matrices), len(particles.kx), len(cosines), width, points.shape[1])
         kernels.score_rotations(
             scores, best, turns, valid, matrices, scale * grid_scale, particles.parts, particles.weight, particles.first,
             particles.exposure, particles.which, cubes, particles.kx, particles.ky, cosines, sines,
-            2 * shifts.half_width() + 1, points, start, stop,
+            width, points, scratch, start, stop,
         )
 
     run_ranges(work, turns.shape[0] * turns.shape[1], threads, pieces_per_thread=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._jit import jit
-from .projection_kernels import take_slices
+from .projection_kernels import CHUNK, take_slices
 
 IMAGES = 4  # made at a time
 
@@ -60,10 +60,18 @@ def add_image(volume, image, width, points, tilt):
         volume[g] += low + fy * (high - low)
 
 
+def score_scratch(exposures, count, height, width, points):
+    """What ``score_rotations`` works in, for E, n, H, the width of an image, and G points."""
+    matrices, lists = 2 * ((exposures, 2, 3),), 3 * ((exposures, count),)
+    images = (IMAGES, height), (IMAGES, height), (width * width // 2 * 2 + 1,)
+    shapes = ((4, CHUNK), *matrices, (exposures, 2 * count), *lists, (2, IMAGES, count), *images, (points,))
+    return tuple([np.zeros(shape, np.float32) for shape in shapes])
+
+
 @jit
 def score_rotations(
     scores, best, rotations, counts, tilts, scale, data, weight, first, exposure, which, cubes, kx, ky,
-    cosines, sines, width, points, start, stop
+    cosines, sines, width, points, scratch, start, stop
 ):
     """scores[p, j] = the largest A sqrt(2 / B) over ``points``, and best[p, j] the point where it is.
 
@@ -72,23 +80,16 @@ def score_rotations(
     ``scale`` takes Fourier pixels to those of the cubes. ``data`` float32 (2, Q, n) real and imaginary parts of D, its phases
     about the present centres, and ``weight`` (Q, n), sorted by particle: those of p are ``first[p]`` to ``first[p + 1]``.
     ``cubes`` float32 (C, z, y, 2 x), ``which[p]`` chooses one. ``cosines`` and ``sines`` (H, n) of 2 pi k.s at the image's
-    pixels from its centre on, H made even; ``width`` pixels in a row. Items ``start`` to ``stop`` are s J + j.
+    pixels from its centre on, H made even; ``width`` pixels in a row. Items ``start`` to ``stop`` are s J + j. ``scratch`` is
+    that of ``score_scratch``.
     """
     each, count = rotations.shape[1], kx.size
     particles, exposures, half = which.size, tilts.shape[0], width * width // 2 + 1
-    scratch = np.empty((4, 512), np.float32)
-    rows = np.empty((exposures, 2, 3), np.float32)
-    seen = np.empty((exposures, 2, 3), np.float32)
-    mixed = np.empty((exposures, 2 * count), np.float32)
-    real = np.empty((exposures, count), np.float32)
-    imag = np.empty((exposures, count), np.float32)
-    power = np.empty((exposures, count), np.float32)
-    fourier = np.zeros((2, IMAGES, count), np.float32)
-    even = np.empty((IMAGES, cosines.shape[0]), np.float32)
-    odd = np.empty((IMAGES, cosines.shape[0]), np.float32)
-    image = np.empty(2 * half - 1, np.float32)
-    volume = np.empty(points.shape[1], np.float32)
-    seen[:] = tilts[:, :2]
+    chunks, rows, seen, mixed, real, imag, power, fourier, even, odd, image, volume = scratch
+    for e in range(exposures):
+        for a in range(2):
+            for b in range(3):
+                seen[e, a, b] = tilts[e, a, b]
     for item in range(start, stop):
         j, own = item % each, item // each
         low, high = (0, particles) if rotations.shape[0] == 1 else (own, own + 1)
@@ -110,7 +111,7 @@ def score_rotations(
                 if which[p] != c:
                     continue
                 if not fresh:
-                    take_slices(cubes[c], rows, kx, ky, mixed, scratch, 0, exposures)
+                    take_slices(cubes[c], rows, kx, ky, mixed, chunks, 0, exposures)
                     for e in range(exposures):
                         for i in range(count):
                             re, im = mixed[e, 2 * i], mixed[e, 2 * i + 1]

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Tuple
 
 from ..errors import CsprError
 
-TASK_VERSION = 3
+TASK_VERSION = 4
 _TUPLES = ("series", "references", "reference_fsc", "common_weight")
 
 

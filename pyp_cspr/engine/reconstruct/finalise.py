@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
 from ..core import filters
 from ..core import fsc as shells
 from ..core.fourier import gridding_factor
+from ..core.volumes import Inverse
 from .postprocess import Journal, compare_transforms, fit_b_factor, signal_curve
 
 # Voxels of the transform that hardly any slice touched keep at least this part of their shell's mean weight; their noise would
@@ -131,8 +131,11 @@ def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) 
     margin = first.numerator.shape[2] - 1 - reach  # voxels at each end that no full weight reaches
     plane = _friedel_plane(sums, margin, reach)
     tables = _regularisation(sums, plane, margin, reach, first.radius * ratio, ratio, wiener)
-    lines = _along_z(sums, plane, margin, reach, box, padded, tables, first.radius * ratio, threads)
-    return _along_y_and_x(lines, reach, box, padded, threads)
+    volume = _without_background(_quotient(sums, plane, margin, reach, box, padded, tables, first.radius * ratio, threads))
+    correction = (1.0 / gridding_factor(box, padded)).astype(np.float32)
+    volume *= (correction[:, None] * correction)[:, None, :]
+    volume *= correction[:, None]
+    return volume
 
 
 def _friedel_plane(sums: Sequence[Any], margin: int, reach: int) -> _Plane:
@@ -168,7 +171,7 @@ def _regularisation(
     return least * mean, extra, keep
 
 
-def _along_z(
+def _quotient(
     sums: Sequence[Any],
     plane: _Plane,
     margin: int,
@@ -178,43 +181,32 @@ def _along_z(
     tables: Tuple[NDArray, NDArray, NDArray],
     radius: float,
     threads: int,
-) -> NDArray[np.complex64]:
-    """num / den, transformed back along z and cropped: ``(N, 2 reach + 1, reach + 1)``."""
+) -> NDArray[np.float32]:
+    """num / den, transformed back and cropped: ``(N, N, N)``."""
     from .finalise_kernels import divide
 
     size, width = 2 * reach + 1, reach + 1
-    lines = np.empty((box, size, width), np.complex64)
     numerators, denominators = tuple(one.numerator for one in sums), tuple(one.denominator for one in sums)
-    start = padded // 2 - box // 2
+    cube = Inverse(box, padded, np.arange(-reach, reach + 1) % padded, width, threads)
     step = max(1, BLOCK_ELEMENTS // (padded * width))
     for low in range(0, size, step):
         column = np.empty((padded, min(step, size - low), width), np.complex64)
         divide(column, numerators, denominators, plane.numerator, plane.denominator, margin, radius, *tables, low)
-        column = scipy.fft.ifft(column, axis=0, overwrite_x=True, workers=threads)
-        lines[:, low : low + step] = column[start : start + box]
-    return lines
+        cube.add(column, low, np.arange(padded))
+    return cube.finish()
 
 
-def _along_y_and_x(lines: NDArray, reach: int, box: int, padded: int, threads: int) -> NDArray[np.float32]:
-    volume = np.empty((box, box, box), np.float32)
-    start = padded // 2 - box // 2
-    window = slice(start, start + box)
+def _without_background(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """In place: less the mean outside the box's sphere."""
+    box = len(volume)
     axis = np.arange(box, dtype=np.float32) - box // 2
     yx = axis[:, None] ** 2 + axis**2
     background, count = 0.0, 0
-    step = max(1, BLOCK_ELEMENTS // (padded * (padded // 2 + 1)))
+    step = max(1, BLOCK_ELEMENTS // box**2)
     for low in range(0, box, step):
         zs = slice(low, min(low + step, box))
-        columns = np.zeros((zs.stop - zs.start, padded, reach + 1), np.complex64)
-        columns[:, : reach + 1] = lines[zs, reach:]
-        columns[:, padded - reach :] = lines[zs, :reach]
-        columns = scipy.fft.ifft(columns, axis=1, overwrite_x=True, workers=threads)[:, window]
-        volume[zs] = scipy.fft.irfft(columns, n=padded, axis=2, workers=threads)[:, :, window]
         outside = axis[zs, None, None] ** 2 + yx > (box // 2) ** 2
         background += float(volume[zs].sum(where=outside, dtype=np.float64))
         count += int(outside.sum())
     volume -= np.float32(background / max(count, 1))
-    correction = (1.0 / gridding_factor(box, padded)).astype(np.float32)
-    volume *= (correction[:, None] * correction)[:, None, :]
-    volume *= correction[:, None]
     return volume

@@ -83,7 +83,7 @@ def compare_transforms(
         for number, spectrum in enumerate(spectra):
             noise = shells.randomise_phases(spectrum, box, start, seed=2 * seed + number)
             if not bare:
-                noise = shells.transform(shells.inverse(noise, box, threads, overwrite=True) * values, threads)
+                noise = shells.transform(shells.inverse(noise, box, threads) * values, threads)
             turned.append(noise)
         random = _within(shells.correlate(box, turned[0], turned[1]), last)
         journal.append({"message": "phases randomised from", "value": float(box * pixel / start), "unit": "A"})

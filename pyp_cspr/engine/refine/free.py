@@ -102,7 +102,8 @@ def refine_free(
     def work(start: int, stop: int) -> None:
         kernels.descend(
             poses, moved, covariance, cost, evaluations, status, flat, weights, picked, cubes, choice, first.extent, line,
-            plane, ratio, float(field), kx, ky, order, limits, gains, int(max_evaluations), precision, start, stop,
+            plane, ratio, float(field), kx, ky, order, limits, gains, int(max_evaluations), precision,
+            kernels.make_workspace(len(order)), start, stop,
         )
 
     run_ranges(work, number, threads, pieces_per_thread=16)

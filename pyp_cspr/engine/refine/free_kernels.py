@@ -15,10 +15,17 @@ _FIRST_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-6, 1e6
 _ROUNDING = 3e-7  # of sum W |V|^2: smaller gains are lost in the cost's single precision
 
 
+def make_workspace(count):
+    """What ``descend`` works in, for lists of ``count`` coefficients."""
+    lists = np.empty((SCRATCH, CHUNK), np.float32), np.empty(CHUNK, np.int32), np.empty(2 * count, np.float32)
+    small = np.empty(SUMS), np.empty((4, 3, 3)), np.empty((3, 2)), np.empty((3, 5)), np.empty((3, 5, 5))
+    return (*lists, np.empty(count, np.float32), *small)
+
+
 @jit
 def descend(
     rotations, shifts, covariance, cost, evaluations, status, data, weight, rows, cubes, which, origin, line, plane, ratio,
-    field, kx, ky, order, counts, gains, limit, precision, start, stop,
+    field, kx, ky, order, counts, gains, limit, precision, workspace, start, stop,
 ):
     """Refine projections ``start`` to ``stop``; ``rotations`` float64 (P, 3, 3) and ``shifts`` (P, 2), angstrom, in place.
 
@@ -29,15 +36,13 @@ def descend(
     in that order already. Stage i takes the first ``counts[i]``, stops below a predicted gain of ``gains[i]`` and after
     ``limit`` evaluations.
     ``precision`` (2,) is 1 / sigma^2 of the priors about the start, of each rotation (radians) and shift (angstrom).
+    ``workspace`` is that of ``make_workspace``.
     """
-    scratch = np.empty((SCRATCH, CHUNK), np.float32)
-    offsets = np.empty(CHUNK, np.int32)
-    own_data, own_weight = np.empty(2 * len(order), np.float32), np.empty(len(order), np.float32)
-    sums, matrix = np.empty(SUMS), np.empty((3, 3))
-    pose, new_pose, first_pose = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
-    shift, new_shift, first_shift = np.empty(2), np.empty(2), np.empty(2)
-    gradient, new_gradient, step = np.empty(5), np.empty(5), np.empty(5)
-    hessian, new_hessian, factor = np.empty((5, 5)), np.empty((5, 5)), np.empty((5, 5))
+    scratch, offsets, own_data, own_weight, sums, threes, twos, fives, squares = workspace
+    matrix, pose, new_pose, first_pose = threes[0], threes[1], threes[2], threes[3]
+    shift, new_shift, first_shift = twos[0], twos[1], twos[2]
+    gradient, new_gradient, step = fives[0], fives[1], fives[2]
+    hessian, new_hessian, factor = squares[0], squares[1], squares[2]
     stages = len(counts)
     for p in range(start, stop):
         row, cube = rows[p], cubes[which[p]]
@@ -47,8 +52,8 @@ def descend(
             own_data[2 * j] = all_data[source + source]
             own_data[2 * j + 1] = all_data[source + source + np.uint64(1)]
             own_weight[j] = all_weight[source]
-        pose[:], shift[:] = rotations[p], shifts[p]
-        first_pose[:], first_shift[:] = pose, shift
+        copy_pose(rotations[p], shifts[p], pose, shift)
+        copy_pose(pose, shift, first_pose, first_shift)
         ended = EMPTY
         for stage in range(stages):
             damping, used, ended = _FIRST_DAMPING, 1, USED_UP
@@ -71,9 +76,8 @@ def descend(
                 if newton_step(factor, gradient, step) < enough:
                     ended = CONVERGED
                     turn(pose, step, new_pose)
-                    pose[:] = new_pose
-                    shift[0] += step[3]
-                    shift[1] += step[4]
+                    new_shift[0], new_shift[1] = shift[0] + step[3], shift[1] + step[4]
+                    copy_pose(new_pose, new_shift, pose, shift)
                     break
                 accepted = False
                 while used < limit and damping <= _MOST_DAMPING:
@@ -95,7 +99,8 @@ def descend(
                     if gained > 0.0:
                         accepted = True
                         damping = max(damping * (0.1 if gained > 0.5 * predicted else 1.0), _LEAST_DAMPING)
-                        pose[:], shift[:], gradient[:], hessian[:] = new_pose, new_shift, new_gradient, new_hessian
+                        copy_pose(new_pose, new_shift, pose, shift)
+                        copy_equations(new_gradient, new_hessian, gradient, hessian)
                         value = new_value
                         break
                     damping = max(10.0 * damping, 1e-2)
@@ -105,11 +110,27 @@ def descend(
             evaluations[p, stage] = used
         cost[p, 1] = value
         status[p] = ended
-        rotations[p], shifts[p] = pose, shift
+        copy_pose(pose, shift, rotations[p], shifts[p])
         if factorise(hessian, 0.0, factor):
             invert(factor, covariance[p])
         else:
             covariance[p] = np.inf
+
+
+@jit
+def copy_pose(from_rotation, from_shift, rotation, shift):
+    for a in range(3):
+        for b in range(3):
+            rotation[a, b] = from_rotation[a, b]
+    shift[0], shift[1] = from_shift[0], from_shift[1]
+
+
+@jit
+def copy_equations(from_gradient, from_hessian, gradient, hessian):
+    for a in range(5):
+        gradient[a] = from_gradient[a]
+        for b in range(5):
+            hessian[a, b] = from_hessian[a, b]
 
 
 @jit
@@ -139,19 +160,20 @@ def add_prior(pose, first_pose, shift, first_shift, precision, gradient, hessian
     """
     cost = 0.0
     if precision[0] > 0.0:
-        w = np.zeros(3)
-        trace = 0.0
+        trace = w0 = w1 = w2 = 0.0
         for c in range(3):
             for a in range(3):
                 trace += pose[a, c] * first_pose[a, c]
-            w[0] += 0.5 * (pose[2, c] * first_pose[1, c] - pose[1, c] * first_pose[2, c])
-            w[1] += 0.5 * (pose[0, c] * first_pose[2, c] - pose[2, c] * first_pose[0, c])
-            w[2] += 0.5 * (pose[1, c] * first_pose[0, c] - pose[0, c] * first_pose[1, c])
-        sine = np.sqrt(w[0] * w[0] + w[1] * w[1] + w[2] * w[2])
+            w0 += 0.5 * (pose[2, c] * first_pose[1, c] - pose[1, c] * first_pose[2, c])
+            w1 += 0.5 * (pose[0, c] * first_pose[2, c] - pose[2, c] * first_pose[0, c])
+            w2 += 0.5 * (pose[1, c] * first_pose[0, c] - pose[0, c] * first_pose[1, c])
+        sine = np.sqrt(w0 * w0 + w1 * w1 + w2 * w2)
         angle = np.arctan2(sine, 0.5 * (trace - 1.0))
         scale = angle / sine if sine > 1e-9 else 1.0
+        gradient[0] += precision[0] * scale * w0
+        gradient[1] += precision[0] * scale * w1
+        gradient[2] += precision[0] * scale * w2
         for a in range(3):
-            gradient[a] += precision[0] * scale * w[a]
             hessian[a, a] += precision[0]
         cost += 0.5 * precision[0] * angle * angle
     for b in range(2):
@@ -229,9 +251,7 @@ def decrease(hessian, gradient, step):
 @jit
 def invert(factor, result):
     """result = (L L^T)^-1."""
-    unit, column = np.empty(5), np.empty(5)
     for a in range(5):
-        unit[:] = 0.0
-        unit[a] = -1.0
-        newton_step(factor, unit, column)
-        result[a] = column
+        result[a] = 0.0
+        result[a, a] = -1.0
+        newton_step(factor, result[a], result[a])  # which reads an element before it is written

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Iterator, NamedTuple, Tuple, Union
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from ..core.refinement import LocalEquations
@@ -94,8 +93,9 @@ class Arrowhead:
         row[index] = np.arange(len(index[0]))
         rows = slice(first, first + particles)
         gradient, matrix = np.zeros(self.exposure_gradient.shape), np.zeros(self.exposure_matrix.shape)
+        scratch = np.empty(particle_jacobian.shape[2:]), np.empty(exposure_jacobian.shape[2:])
         kernels.enter(row, local.gradient, local.matrix, weights, particle_jacobian, exposure_jacobian,
-                      self.particle_gradient[rows], self.particle_matrix[rows], self.coupling[rows], gradient, matrix)
+                      self.particle_gradient[rows], self.particle_matrix[rows], self.coupling[rows], gradient, matrix, *scratch)
         return gradient, matrix
 
     def add_priors(
@@ -243,6 +243,8 @@ class _Factor:
 
     def __init__(self, matrix: Array, before: Array) -> None:
         """``before`` is the diagonal from which elimination started. Raises LinAlgError where too little of it is left."""
+        import scipy.linalg  # slow to import, and a reconstruction does without
+
         diagonal = np.diag(matrix)
         if not (diagonal > SINGULAR * before).all():
             raise np.linalg.LinAlgError("singular")
@@ -252,6 +254,8 @@ class _Factor:
             raise np.linalg.LinAlgError("singular")
 
     def solve(self, right: Array) -> Array:
+        import scipy.linalg
+
         scale = self.scale if right.ndim == 1 else self.scale[:, None]
         solved: Array = scale * scipy.linalg.cho_solve(self.factor, scale * right)
         return solved

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..core._jit import jit
 
 
 @jit
 def enter(row, gradient, matrix, weight, inner, outer, particle_gradient, particle_matrix, coupling, exposure_gradient,
-          exposure_matrix):
+          exposure_matrix, by_particle, by_exposure):
     """Add projections of n particles to their blocks of the system, whose other arrays start at 0.
 
     ``row`` (n, E) int64 is a projection's place in ``gradient`` (Q, m), ``matrix`` (Q, m, m) and ``weight`` (Q,); -1: there is
     none. ``inner`` (n, E, m, kp) and ``outer`` (n, E, m, ke) are Jacobians; ``coupling`` is (n, kp, E * ke).
+    ``by_particle`` (m, kp) and ``by_exposure`` (m, ke) are scratch.
     """
     m, kp, ke = inner.shape[2], inner.shape[3], outer.shape[3]
-    by_particle, by_exposure = np.empty((m, kp)), np.empty((m, ke))
     for p in range(row.shape[0]):
         for e in range(row.shape[1]):
             r = row[p, e]

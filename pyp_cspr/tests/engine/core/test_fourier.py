@@ -11,8 +11,10 @@ from pyp_cspr.tests.blobs import asymmetric_blobs
 from pyp_cspr.tests.naive.projection import centred_transform
 
 
-@pytest.mark.parametrize("box", [16, 18])  # box / 2 even and odd
-@pytest.mark.parametrize("share", [1.0, 0.5])  # the whole band, and one whose columns are pruned
+@pytest.mark.kernel
+# By our own kernels, in passes of 4, 2, 3, 5, 7, 11 and 13, box / 2 even and odd; by scipy 14, too small, and 34 = 2 x 17.
+@pytest.mark.parametrize("box", [16, 18, 20, 22, 26, 28, 30, 32, 14, 34])
+@pytest.mark.parametrize("share", [1.0, 0.5])  # the whole band, and one that needs fewer rows
 def test_coefficients_are_the_plain_sum_about_the_centre(box: int, share: float, random: np.random.Generator) -> None:
     band = make_band(box, share * (box // 2 - 1))
     images = random.normal(size=(3, box, box)).astype(np.float32)

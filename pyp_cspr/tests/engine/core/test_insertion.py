@@ -207,10 +207,12 @@ def test_array_and_back(random: np.random.Generator) -> None:
     accumulator = Accumulator(16, 1.5, 7)
     accumulator.insert(*_slices(5, band, random), band)
     stored = accumulator.to_array()
-    assert stored.dtype == np.float32
+    assert len(stored) < 0.7 * accumulator.denominator.size
     back = Accumulator(16, 1.5, 7, stored)
-    np.testing.assert_array_equal(back.numerator, accumulator.numerator.astype(np.complex64))
-    np.testing.assert_array_equal(back.denominator, accumulator.denominator.astype(np.float32))
+    np.testing.assert_array_equal(back.numerator, accumulator.numerator)
+    np.testing.assert_array_equal(back.denominator, accumulator.denominator)
+    inside = np.arange(back.extent + 1) < back._widths()[..., None]  # the naive twin of packing
+    np.testing.assert_array_equal(stored, accumulator._sums[inside])
     with pytest.raises(ValueError, match="shape"):
         Accumulator(16, 1.25, 7, stored)
 

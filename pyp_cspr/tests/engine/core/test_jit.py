@@ -115,10 +115,10 @@ def test_importing_the_kernel_modules_compiles_nothing(tmp_path: Path) -> None:
     code = (
         "from pyp_cspr.engine.core import fourier, insertion, insertion_kernels, projection, projection_kernels, "
         "weighting, weighting_kernels as w\n"
-        "assert not w.weigh.signatures and not insertion_kernels.deposit.signatures"
+        "assert not w.weigh.ready and not insertion_kernels.deposit.ready"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment(tmp_path), timeout=50)
-    assert not list(tmp_path.rglob("*.nbc"))
+    assert not list(tmp_path.rglob("*.code"))
 
 
 @pytest.mark.slow
@@ -136,10 +136,10 @@ def test_processes_may_compile_at_once(tmp_path: Path) -> None:
             job.kill()
     assert [job.returncode for job in jobs] == [0, 0, 0]
     assert len(folders) == 1
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
-    assert {path.suffix for path in before} == {".nbi", ".nbc"}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert {path.suffix for path in before} == {".code"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=50)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")} == before
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def _environment(cache: Path) -> dict:

@@ -86,12 +86,6 @@ class SimulatedSeries:
         clean = np.stack([self.reference.slices(view, self.band, float(scale)) for view, scale in views], axis=1)
         noise = random.normal(size=(2, *clean.shape))
         self.centre = (np.rint(start.centres() / PIXEL) * PIXEL).reshape(-1, 2)
-        if order is not None:
-            for geometry in (truth, start):
-                geometry.poses, geometry.positions = geometry.poses[order], geometry.positions[order]
-                geometry.particle_defocus = geometry.particle_defocus[order]
-            clean, noise = clean[order], noise[:, order]
-            self.centre = self.centre.reshape(shape + (2,))[order].reshape(-1, 2)
         self.truth, self.start, self.used = truth, start, np.ones(shape, bool)
         self.exposure = np.nonzero(self.used)[1]
         shift = truth.centres().reshape(-1, 2) - self.centre
@@ -101,6 +95,12 @@ class SimulatedSeries:
         if snr:
             data += np.sqrt(power / 2) * (noise[0] + 1j * noise[1]).reshape(data.shape)
         self.data = data.astype(np.complex64)
+        if order is not None:  # last of all: the images of a particle are the same ones, to the last bit
+            for geometry in (truth, start):
+                geometry.poses, geometry.positions = geometry.poses[order], geometry.positions[order]
+                geometry.particle_defocus = geometry.particle_defocus[order]
+            self.data = self.data.reshape(*shape, -1)[order].reshape(self.data.shape)
+            self.centre = self.centre.reshape(*shape, 2)[order].reshape(-1, 2)
         shells = int(self.band.shell.max()) + 1
         self.amplitude, self.noise = np.ones((tilts, shells)), np.full((tilts, shells), power)
         self.weighted, self.weight = np.empty((0, 0), np.complex64), np.empty((0, 0), np.float32)
