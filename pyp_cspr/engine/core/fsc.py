@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from . import volumes
 
 BLOCK_ELEMENTS = 1 << 20  # voxels treated at once: bounds the temporaries of a large box
-TURNS = 1 << 16  # angles that a random phase is chosen from
 
 
 def transform(volume: NDArray, threads: int = 1) -> NDArray[np.complex64]:
@@ -73,20 +72,19 @@ def fsc(a: NDArray, b: NDArray, threads: int = 1) -> NDArray[np.float64]:
 
 
 def randomise_phases(spectrum: NDArray, box: int, from_shell: int, seed: int) -> NDArray[np.complex64]:
-    """A copy of a half transform whose phases at shells >= ``from_shell`` are turned by random angles, one of ``TURNS`` each.
+    """A copy of a half transform whose phases at shells >= ``from_shell`` are turned by uniform random angles.
 
     Amplitudes stay. On the planes that hold both Friedel mates the angle is antisymmetric, so that the volume stays real.
     """
-    from .fsc_kernels import turn_beyond
-
     rng = np.random.default_rng(seed)
     out = np.array(spectrum, dtype=np.complex64)
-    frequencies = np.rint(np.fft.fftfreq(box) * box).astype(np.int64)
-    turns = np.exp(2j * np.pi * np.arange(TURNS) / TURNS).astype(np.complex64)
-    step = max(1, BLOCK_ELEMENTS // out[0].size)
-    for first in range(0, box, step):
-        choice = rng.integers(0, TURNS, (min(step, box - first), *out.shape[1:]), dtype=np.uint16)
-        turn_beyond(out, frequencies, first, from_shell, choice, turns)
+    for planes, shell in shell_blocks(box):
+        beyond = shell >= from_shell
+        angle = rng.random(int(beyond.sum()), dtype=np.float32) * np.float32(2 * np.pi)
+        turned = np.empty(angle.shape, np.complex64)
+        np.cos(angle, out=turned.real)
+        np.sin(angle, out=turned.imag)
+        out[planes][beyond] *= turned
     mate = -np.arange(box) % box
     for x in (0, box // 2) if box % 2 == 0 else (0,):
         plane = spectrum[:, :, x]

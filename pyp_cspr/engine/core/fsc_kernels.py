@@ -1,4 +1,4 @@
-"""Kernels of ``fsc.py``: sums over shells of two half transforms, and random phases."""
+"""Kernel of ``fsc.py``: sums over shells of two half transforms."""
 
 from __future__ import annotations
 
@@ -31,17 +31,3 @@ def add_shells(sums, a, b, k, shell):
                     sums[1, s] += times * (re_a * re_a + im_a * im_a)
                     sums[2, s] += times * (re_b * re_b + im_b * im_b)
                     sums[3, s] += times
-
-
-@jit
-def turn_beyond(spectrum, k, first, from_shell, choice, turns):
-    """spectrum[first + z, y, x] *= turns[choice[z, y, x]] in the shells ``from_shell`` and on.
-
-    ``spectrum`` complex64 and ``k`` as in ``add_shells``; ``choice`` (planes, N, N//2 + 1) uint16; ``turns`` complex64.
-    """
-    for z in range(choice.shape[0]):
-        for y in range(choice.shape[1]):
-            yz = k[first + z] * k[first + z] + k[y] * k[y]
-            for x in range(choice.shape[2]):
-                if np.int64(np.sqrt(np.float64(yz + x * x)) + 0.5) >= from_shell:
-                    spectrum[first + z, y, x] *= turns[choice[z, y, x]]

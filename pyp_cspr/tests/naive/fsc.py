@@ -26,14 +26,3 @@ def fsc(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     for shell in range(1, box // 2 + 1):
         curve[shell] = cross[shell] / math.sqrt(power1[shell] * power2[shell])
     return curve
-
-
-def turn_beyond(spectrum: NDArray, from_shell: int, choice: NDArray, turns: NDArray) -> NDArray[np.complex128]:
-    """A copy of a half transform in FFT order, each coefficient from a shell on times the turn that was chosen for it."""
-    box = len(spectrum)
-    out = np.array(spectrum, dtype=complex)
-    for (z, y, x), which in np.ndenumerate(choice):
-        k = [i if i <= box / 2 else i - box for i in (z, y, x)]
-        if round(math.sqrt(k[0] ** 2 + k[1] ** 2 + k[2] ** 2)) >= from_shell:
-            out[z, y, x] *= turns[which]
-    return out

@@ -86,23 +86,6 @@ def test_random_phases_keep_amplitudes_and_lower_shells(random, box):
     assert np.abs(shells.fsc(turned, other)[6:]).max() < 0.25
 
 
-@pytest.mark.kernel
-@pytest.mark.parametrize("box", [8, 9])
-def test_turns_agree_with_their_naive_twin(box, random):
-    from pyp_cspr.engine.core.fsc_kernels import turn_beyond
-
-    shape = box, box, box // 2 + 1
-    spectrum = (random.normal(size=shape) + 1j * random.normal(size=shape)).astype(np.complex64)
-    choice, turns = random.integers(0, 5, shape).astype(np.uint16), np.exp(1j * np.arange(5)).astype(np.complex64)
-    expected = naive.turn_beyond(spectrum, 3, choice, turns)
-    k = np.rint(np.fft.fftfreq(box) * box).astype(np.int64)
-    for first, last in ((0, 3), (3, box)):
-        turn_beyond(spectrum, k, first, 3, choice[first:last], turns)
-    np.testing.assert_allclose(spectrum, expected, rtol=1e-6)
-    assert np.abs(expected[0, 0, :3] - spectrum[0, 0, :3]).max() == 0.0
-
-
-
 def test_random_phases_start_below_the_threshold():
     assert shells.randomise_from(np.array([1, 0.95, 0.9, 0.79, 0.85])) == 3
     assert shells.randomise_from(np.array([0.0, 0.95, 0.9])) is None
