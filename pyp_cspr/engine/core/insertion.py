@@ -14,7 +14,7 @@ from .fourier import complete_plane, half_extent, padded_box
 
 _SLABS_PER_BLOCK = 4
 _RECORD = 16  # bytes of a sample that waits
-_LEAST_ROOM, _MOST_ROOM = 2**24, 2**28  # bytes of the samples that wait, see _room
+_LEAST_ROOM, _MOST_ROOM = 3 * 2**23, 2**28  # bytes of the samples that wait, see _room
 _NUMBERS = np.dtype([("numerator", np.complex128), ("denominator", np.float64)])
 
 
@@ -23,14 +23,16 @@ class Accumulator:
 
     ``box`` (even) pixels of the map; the grid has ``padded`` = the even number nearest ``box * padding`` points per axis;
     ``radius`` unpadded Fourier pixels is as far as samples may lie. The sums are a half cube (see ``fourier.py``) of extent
-    r = ceil(radius * padded / box) + 1.
+    r = ceil(radius * padded / box) + 1, of which only the voxels of the sphere are kept: half of it.
 
     Slices wait until there are enough of them that a plane of the sums, once fetched into the processor's cache, is used
     many times; so it does not matter how many are inserted at a call. Results depend neither on that nor on the
     number of threads, to the last bit; on the order of slices, in the last bits only.
 
-    They start from ``stored``, what ``to_array`` gave, or from 0. Raises ValueError for numbers that cannot be, and where the
+    They start from ``stored``, what ``sums`` was, or from 0. Raises ValueError for numbers that cannot be, and where the
     shape of ``stored`` is not what they say.
+
+    ``begin`` and ``width`` (2 r + 1, 2 r + 1): row (z, y) of the half cube is the ``width[z, y]`` sums from ``begin[z, y]`` on.
     """
 
     def __init__(self, box: int, padding: float, radius: float, stored: Optional[NDArray] = None) -> None:
@@ -41,28 +43,47 @@ class Accumulator:
         self.padded = padded_box(box, padding)
         self.radius = float(radius)
         self.extent = half_extent(box, padding, radius)
-        side = 2 * self.extent + 1
-        self._sums = np.empty((side, side, self.extent + 1, 3))  # np.zeros would come in small pages, which cost more
+        self.width = _widths(self.extent)
+        self.begin = np.cumsum(self.width).reshape(self.width.shape) - self.width
+        shape = (int(self.width.sum()), 3)
         if stored is None:
+            self._sums = np.empty(shape)  # np.zeros would come in small pages, which cost more
             self._sums[...] = 0.0
+        elif stored.shape != shape:
+            raise ValueError(f"sums have the shape {stored.shape}, want {shape}")
         else:
-            self._unpack(stored)
+            self._sums = np.ascontiguousarray(stored, np.float64)
         self._waiting: Optional[_Waiting] = None
         self._threads = 1  # of the last insertion, for those who read the sums
 
     @property
+    def sums(self) -> NDArray[np.float64]:
+        """The sums themselves, ``(n, 3)``: real and imaginary part of the numerator, and denominator, of the sphere's voxels.
+
+        The plane x = 0 still lacks the Friedel mates (see ``completed``), so sums can still be added up. This is what is
+        stored. It is as exact as in memory, so that it does not matter to a single bit of a map in how many parts they were
+        stored, but for the last bits of a few voxels: rounded to single precision, sums of another number of chunks would give
+        other maps by 1e-7, which a refinement makes larger.
+        """
+        self.close()
+        return self._sums
+
+    @property
     def numerator(self) -> NDArray[np.complex128]:
-        """View of sum D, ``(2 r + 1, 2 r + 1, r + 1)``; its plane x = 0 still lacks the Friedel mates (see ``completed``)."""
-        return self._numbers()["numerator"]
+        """Sum D as a half cube, ``(2 r + 1, 2 r + 1, r + 1)``, not completed; a copy."""
+        return np.ascontiguousarray(self._half_cube().view(_NUMBERS)["numerator"][..., 0])
 
     @property
     def denominator(self) -> NDArray[np.float64]:
-        """View of sum W, of the same shape."""
-        return self._numbers()["denominator"]
+        """Sum W, likewise."""
+        return np.ascontiguousarray(self._half_cube()[..., 2])
 
-    def _numbers(self) -> NDArray:
-        self.close()
-        return self._sums.view(_NUMBERS)[..., 0]
+    def _half_cube(self) -> NDArray[np.float64]:
+        from . import insertion_kernels as kernels
+
+        half = np.empty((*self.width.shape, self.extent + 1, 3))
+        kernels.unpack(self.sums, self.width, half)
+        return half
 
     def insert(
         self,
@@ -126,10 +147,10 @@ class Accumulator:
         records, codes, begin, rows = (kept[:count] for kept in (waiting.records, waiting.codes, waiting.begin, waiting.rows))
 
         def work(parity: int, start: int, stop: int) -> None:
-            planes = np.empty((2, *self._sums.shape[1:3], 4))
+            planes = np.empty((2, 2 * self.extent + 1, self.extent + 1, 4))
             scratch, offsets = np.empty((3, kernels.CHUNK), np.float32), np.empty(kernels.CHUNK, np.int32)
-            kernels.deposit(records, codes, begin, rows, centre, self._sums, planes, scratch, offsets, parity, _SLABS_PER_BLOCK,
-                            start, stop)
+            kernels.deposit(records, codes, begin, rows, centre, self._sums, self.begin, self.width, planes, scratch, offsets,
+                            parity, _SLABS_PER_BLOCK, start, stop)
 
         blocks = -(-slabs // _SLABS_PER_BLOCK)
         for parity in range(2):
@@ -137,15 +158,11 @@ class Accumulator:
 
     def add(self, other: Accumulator) -> None:
         """Add the sums of another accumulator of the same box, padding and radius; ValueError for any other."""
-        self._match(other.box, other.padded, other.radius)
+        mine, theirs = ((one.box, one.padded, one.radius) for one in (self, other))
+        if mine != theirs:
+            raise ValueError(f"sums of (box, padded, radius) {theirs} do not fit those of {mine}")
         self.flush()
-        other.flush()
-        self._sums += other._sums
-
-    def _match(self, box: int, padded: int, radius: float) -> None:
-        mine = (self.box, self.padded, self.radius)
-        if mine != (box, padded, radius):
-            raise ValueError(f"sums of (box, padded, radius) {(box, padded, radius)} do not fit those of {mine}")
+        self._sums += other.sums
 
     def symmetrise(self, matrices: ArrayLike, threads: int = 1) -> None:
         """Replace the sums by those of all symmetry copies: sum over g of sums(g k), ``matrices`` ``(n, 3, 3)`` of a group.
@@ -158,53 +175,21 @@ class Accumulator:
         group = check_rotations(matrices)
         if len(group) == 1:
             return
-        self.close()
-        sums = self._sums
-        complete_plane(sums.view(_NUMBERS)["numerator"][..., 0])
-        complete_plane(sums.view(_NUMBERS)["denominator"][..., 0])
+        half = self._half_cube()
+        complete_plane(half.view(_NUMBERS)["numerator"][..., 0])
+        complete_plane(half.view(_NUMBERS)["denominator"][..., 0])
         for part in split_group(group):
             if len(part) > 1:
-                target = np.zeros_like(sums)
-                turn = partial(kernels.add_turned, sums, target, part, self.extent)
+                target = np.zeros_like(half)
+                turn = partial(kernels.add_turned, half, target, part, self.extent)
                 run_ranges(turn, len(target), threads, pieces_per_thread=4)
-                sums = target
-        sums[:, :, 0] *= 0.5  # completing it again restores it
-        self._sums = sums
+                half = target
+        half[:, :, 0] *= 0.5  # completing it again restores it
+        kernels.pack(half, self.width, self._sums)
 
     def completed(self) -> Tuple[NDArray[np.complex128], NDArray[np.float64]]:
-        """Copies of numerator and denominator whose plane x = 0 holds the Friedel mates too: what a map is solved from."""
-        return complete_plane(self.numerator.copy()), complete_plane(self.denominator.copy())
-
-    def to_array(self) -> NDArray[np.float64]:
-        """The sums to be stored, ``(n, 3)`` float64: real and imaginary part of the numerator, and denominator.
-
-        Of the voxels of the sphere, row after row: half of the half cube, and nothing is lost. Not completed, so they can still
-        be added up. They are as exact as in memory, so that it does not matter to a single bit of a map in how many parts they
-        were stored, but for the last bits of a few voxels: rounded to single precision, sums of another number of chunks would
-        give other maps by 1e-7, which a refinement makes larger.
-        """
-        from . import insertion_kernels as kernels
-
-        self.close()
-        widths = self._widths()
-        packed = np.empty((int(widths.sum()), 3))
-        kernels.pack(self._sums, widths, packed)
-        return packed
-
-    def _unpack(self, stored: NDArray) -> None:
-        from . import insertion_kernels as kernels
-
-        widths = self._widths()
-        if stored.shape != (int(widths.sum()), 3):
-            raise ValueError(f"sums have the shape {stored.shape}, want {(int(widths.sum()), 3)}")
-        kernels.unpack(np.ascontiguousarray(stored, dtype=np.float64), widths, self._sums)
-
-    def _widths(self) -> NDArray[np.int64]:
-        """How many elements of each row lie in the sphere that holds all neighbours of all samples, (2 r + 1, 2 r + 1)."""
-        square = np.arange(-self.extent, self.extent + 1) ** 2
-        left = (self.extent + 1) ** 2 - square[:, None] - square
-        inside = np.floor(np.sqrt(np.maximum(left, 0)) + 1e-9).astype(np.int64) + 1
-        return np.where(left >= 0, np.minimum(inside, self.extent + 1), 0)
+        """Half cubes of numerator and denominator whose plane x = 0 holds the Friedel mates too."""
+        return complete_plane(self.numerator), complete_plane(self.denominator)
 
 
 class _Waiting:
@@ -239,6 +224,14 @@ class _Waiting:
 
         run_ranges(sort, len(which), threads)
         self.count = part.stop
+
+
+def _widths(extent: int) -> NDArray[np.int64]:
+    """How many elements of each row lie in the sphere that holds all neighbours of all samples, (2 r + 1, 2 r + 1)."""
+    square = np.arange(-extent, extent + 1) ** 2
+    left = (extent + 1) ** 2 - square[:, None] - square
+    inside = np.floor(np.sqrt(np.maximum(left, 0)) + 1e-9).astype(np.int64) + 1
+    return np.where(left >= 0, np.minimum(inside, extent + 1), 0)
 
 
 def split_group(group: NDArray[np.float64]) -> Tuple[NDArray[np.float64], NDArray[np.float64]]:

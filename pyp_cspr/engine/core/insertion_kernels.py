@@ -64,10 +64,14 @@ def sort_samples(rotations, kx, ky, centre, data, weight, which, begin, records,
 
 
 @jit
-def deposit(records, codes, begin, rotations, centre, sums, planes, scratch, offsets, parity, slabs_per_block, start, stop):
-    """Add the records of the slab blocks 2 i + parity, i from start to stop, to eight neighbours each in ``sums`` (z, y, x, 3).
+def deposit(
+    records, codes, begin, rotations, centre, sums, row_begin, row_width, planes, scratch, offsets, parity, slabs_per_block,
+    start, stop
+):
+    """Add the records of the slab blocks 2 i + parity, i from start to stop, to eight neighbours each in ``sums`` (n, 3).
 
-    ``records`` to ``rotations`` as ``sort_samples`` leaves them. ``planes`` (2, y, x, 4), ``scratch`` (3, CHUNK) float32 and
+    ``records`` to ``rotations`` as ``sort_samples`` leaves them; ``row_begin`` and ``row_width`` (z, y) tell where in the sums
+    a row of the half cube lies. ``planes`` (2, y, x, 4), ``scratch`` (3, CHUNK) float32 and
     ``offsets`` (CHUNK,) int32 are scratch: a slab is summed up in two planes, which stay in the cache, and a plane is added to
     the sums when it is complete. Blocks of one parity share no plane, so they may run at once; which thread runs one does not
     change a sum.
@@ -126,18 +130,23 @@ def deposit(records, codes, begin, rotations, centre, sums, planes, scratch, off
                         q += row
                         store4(both, q, load4(both, q) + left * t3)
                         store4(both, q + u4, load4(both, q + u4) + right * t3)
-            add_plane(sums[s], planes[s & 1])
-        add_plane(sums[last], planes[last & 1])
+            add_plane(sums, row_begin[s], row_width[s], planes[s & 1])
+        add_plane(sums, row_begin[last], row_width[last], planes[last & 1])
 
 
 @jit
-def add_plane(total, plane):
-    """total (y, x, 3) += plane (y, x, 4)[..., :3]."""
-    for y in range(total.shape[0]):
-        for x in range(total.shape[1]):
-            total[y, x, 0] += plane[y, x, 0]
-            total[y, x, 1] += plane[y, x, 1]
-            total[y, x, 2] += plane[y, x, 2]
+def add_plane(sums, begin, width, plane):
+    """sums[begin[y] : begin[y] + width[y]] += plane (y, x, 4)[y, : width[y], :3], for every y."""
+    total, u3, u4 = flat(sums), np.uint64(3), np.uint64(4)
+    for y in range(width.size):
+        row, to = flat(plane[y]), u3 * np.uint64(begin[y])
+        at = np.uint64(0)
+        for _ in range(width[y]):
+            total[to] += row[at]
+            total[to + np.uint64(1)] += row[at + np.uint64(1)]
+            total[to + np.uint64(2)] += row[at + np.uint64(2)]
+            to += u3
+            at += u4
 
 
 @jit

@@ -59,7 +59,7 @@ def merge_run(
     if isinstance(settings, RefineSettings) and settings.exposure_weighting == "measured":
         level = common_level(read_tables(store, len(dataset.series)))
         for half in halves:
-            half.numerator[...] *= level
+            half.sums[:, :2] *= level  # the numerator
     added = time.perf_counter()
     result = finalise(halves[0], halves[1], grid.pixel, seed=settings.seed, threads=threads)
     finalised = time.perf_counter()

@@ -1,8 +1,8 @@
 """From the summed accumulators of the two halves to maps, curves and mask.
 
-An accumulator holds num = sum a C X / s^2 and den = sum a^2 C^2 / s^2 on the padded transform's grid (P = box * padding), as a
-half [z, y, x >= 0] with z and y centred. A map is num / (den + regularisation), transformed back about the centre, cropped to
-the box, and divided by the sinc^2 that trilinear insertion multiplies it with.
+An accumulator holds num = sum a C X / s^2 and den = sum a^2 C^2 / s^2 on the padded transform's grid (P = box * padding), the
+rows of a half [z, y, x >= 0] with z and y centred. A map is num / (den + regularisation), transformed back about the centre,
+cropped to the box, and divided by the sinc^2 that trilinear insertion multiplies it with.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..core import filters
 from ..core import fsc as shells
 from ..core.fourier import gridding_factor
+from ..core.insertion import Accumulator
 from ..core.volumes import Inverse
 from .postprocess import Journal, compare_transforms, fit_b_factor, signal_curve
 
@@ -53,15 +54,15 @@ class _Plane(NamedTuple):
 
 
 def finalise(
-    accumulator1: Any,
-    accumulator2: Any,
+    accumulator1: Accumulator,
+    accumulator2: Accumulator,
     pixel: float,
     mask: Union[str, NDArray] = "auto",
     seed: int = 1,
     threads: int = 1,
     sharpen: bool = True,
 ) -> Finalised:
-    """Maps, mask, curves and B-factor of two half accumulators (``core.insertion.Accumulator``); ``pixel`` in angstrom.
+    """Maps, mask, curves and B-factor of two half accumulators; ``pixel`` in angstrom.
 
     Raises ValueError where the two do not fit each other.
     """
@@ -110,7 +111,9 @@ def _sharpen(
     return (fit.b_factor if fit else None), filters.radial_filter(filtered, curve, threads)
 
 
-def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) -> NDArray[np.float32]:
+def solve(
+    accumulator: Union[Accumulator, Sequence[Accumulator]], wiener: Optional[NDArray] = None, threads: int = 1
+) -> NDArray[np.float32]:
     """The map ``(N, N, N)`` of an accumulator, or of the sum of a sequence of them, corrected for gridding.
 
     ``wiener`` is the FSC of the two halves, ``(N//2+1,)``: the denominator grows by its shell's mean times
@@ -120,45 +123,46 @@ def solve(accumulator: Any, wiener: Optional[NDArray] = None, threads: int = 1) 
 
     The inverse transform runs axis by axis over what is not zero, so that no padded volume is ever held.
     """
-    sums: Sequence[Any] = accumulator if isinstance(accumulator, (list, tuple)) else (accumulator,)
-    first = sums[0]
-    box, padded = int(first.box), int(first.padded)
-    for other in sums[1:]:
-        if (other.box, other.padded, other.numerator.shape) != (box, padded, first.numerator.shape):
+    halves: Sequence[Accumulator] = [accumulator] if isinstance(accumulator, Accumulator) else accumulator
+    first = halves[0]
+    box, padded = first.box, first.padded
+    for other in halves[1:]:
+        if (other.box, other.padded, other.extent) != (box, padded, first.extent):
             raise ValueError(f"accumulators of box {box}, {other.box} and padding {padded}, {other.padded} do not fit")
     ratio = padded / box
-    reach = min(int(np.floor(first.radius * ratio + 1e-9)), padded // 2 - 1, first.numerator.shape[2] - 1)
-    margin = first.numerator.shape[2] - 1 - reach  # voxels at each end that no full weight reaches
-    plane = _friedel_plane(sums, margin, reach)
-    tables = _regularisation(sums, plane, margin, reach, first.radius * ratio, ratio, wiener)
-    volume = _without_background(_quotient(sums, plane, margin, reach, box, padded, tables, first.radius * ratio, threads))
+    reach = min(int(np.floor(first.radius * ratio + 1e-9)), padded // 2 - 1, first.extent)
+    inner = slice(first.extent - reach, first.extent + reach + 1)  # beyond lie voxels that no full weight reaches
+    sums, begin = tuple(one.sums for one in halves), np.ascontiguousarray(first.begin[inner, inner])
+    plane = _friedel_plane(sums, begin, first.width[inner, inner])
+    tables = _regularisation(sums, begin, plane, first.radius * ratio, ratio, wiener)
+    volume = _without_background(_quotient(sums, begin, plane, box, padded, tables, first.radius * ratio, threads))
     correction = (1.0 / gridding_factor(box, padded)).astype(np.float32)
     volume *= (correction[:, None] * correction)[:, None, :]
     volume *= correction[:, None]
     return volume
 
 
-def _friedel_plane(sums: Sequence[Any], margin: int, reach: int) -> _Plane:
-    size = 2 * reach + 1
-    inner = slice(margin, margin + size)
-    numerator = np.zeros((size, size), np.complex128)
-    denominator = np.zeros((size, size))
+def _friedel_plane(sums: Sequence[NDArray], begin: NDArray, width: NDArray) -> _Plane:
+    numerator = np.zeros(begin.shape, np.complex128)
+    denominator = np.zeros(begin.shape)
+    inside = width > 0
+    first = begin[inside]
     for one in sums:
-        numerator += one.numerator[inner, inner, 0]
-        denominator += one.denominator[inner, inner, 0]
+        numerator[inside] += one[first, 0] + 1j * one[first, 1]
+        denominator[inside] += one[first, 2]
     numerator = numerator + np.conj(numerator[::-1, ::-1])
     return _Plane(numerator.astype(np.complex64), (denominator + denominator[::-1, ::-1]).astype(np.float32))
 
 
 def _regularisation(
-    sums: Sequence[Any], plane: _Plane, margin: int, reach: int, radius: float, ratio: float, wiener: Optional[NDArray]
+    sums: Sequence[NDArray], begin: NDArray, plane: _Plane, radius: float, ratio: float, wiener: Optional[NDArray]
 ) -> Tuple[NDArray, NDArray, NDArray]:
     """(least denominator, addition to it, factor 0 or 1) for every padded shell."""
     from .finalise_kernels import add_weights
 
-    count = int(np.ceil(np.sqrt(3.0) * reach)) + 3
+    count = int(np.ceil(np.sqrt(3.0) * (len(begin) // 2))) + 3
     total, voxels = np.zeros(count), np.zeros(count)
-    add_weights(total, voxels, tuple(one.denominator for one in sums), plane.denominator, margin, radius)
+    add_weights(total, voxels, sums, begin, plane.denominator, radius)
     mean = total / np.maximum(voxels, 1)
     least = LEAST_WEIGHT if wiener is None else LEAST_WEIGHT_WIENER
     extra = np.zeros(count)
@@ -172,10 +176,9 @@ def _regularisation(
 
 
 def _quotient(
-    sums: Sequence[Any],
+    sums: Sequence[NDArray],
+    begin: NDArray,
     plane: _Plane,
-    margin: int,
-    reach: int,
     box: int,
     padded: int,
     tables: Tuple[NDArray, NDArray, NDArray],
@@ -185,13 +188,13 @@ def _quotient(
     """num / den, transformed back and cropped: ``(N, N, N)``."""
     from .finalise_kernels import divide
 
-    size, width = 2 * reach + 1, reach + 1
-    numerators, denominators = tuple(one.numerator for one in sums), tuple(one.denominator for one in sums)
-    cube = Inverse(box, padded, np.arange(-reach, reach + 1) % padded, width, threads)
-    step = max(1, BLOCK_ELEMENTS // (padded * width))
+    size = len(begin)
+    reach = size // 2
+    cube = Inverse(box, padded, np.arange(-reach, reach + 1) % padded, reach + 1, threads)
+    step = max(1, BLOCK_ELEMENTS // (padded * (reach + 1)))
     for low in range(0, size, step):
-        column = np.empty((padded, min(step, size - low), width), np.complex64)
-        divide(column, numerators, denominators, plane.numerator, plane.denominator, margin, radius, *tables, low)
+        column = np.empty((padded, min(step, size - low), reach + 1), np.complex64)
+        divide(column, sums, begin, plane.numerator, plane.denominator, radius, *tables, low)
         cube.add(column, low, np.arange(padded))
     return cube.finish()
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from ..core._jit import jit
+from ..core._simd import flat
 
 
 @jit
-def add_weights(total, number, denominators, plane, margin, radius):
+def add_weights(total, number, sums, begin, plane, radius):
     """total, number (shells,) += weight and 1 of every voxel of the whole sphere, by its shell on the padded grid.
 
-    ``denominators``: a tuple of float64 half cubes, which are added up, of which ``margin`` voxels at each end of z and y are
-    left out; ``plane`` (n, n) float32 replaces their x = 0. Voxels beyond ``radius`` do not count.
+    ``sums``: a tuple of the sums (n, 3) of accumulators, which are added up; ``begin`` (n, n) says where the rows of those
+    within reach lie in them; ``plane`` (n, n) float32 replaces their x = 0. Voxels beyond ``radius`` do not count.
     """
     size = plane.shape[0]
-    reach = size // 2
+    reach, u2, u3 = size // 2, np.uint64(2), np.uint64(3)
     for z in range(size):
         for y in range(size):
             yz = np.float64((z - reach) ** 2 + (y - reach) ** 2)
@@ -28,26 +29,24 @@ def add_weights(total, number, denominators, plane, margin, radius):
                     total[shell] += plane[z, y]
                     number[shell] += 1.0
                 else:
-                    weight = 0.0
-                    for one in denominators:
-                        weight += one[z + margin, y + margin, x]
+                    weight, at = 0.0, u3 * np.uint64(begin[z, y] + x) + u2
+                    for one in sums:
+                        weight += flat(one)[at]
                     total[shell] += 2.0 * weight
                     number[shell] += 2.0
 
 
 @jit
-def divide(
-    columns, numerators, denominators, plane_numerator, plane_denominator, margin, radius, least, extra, keep, first
-):
+def divide(columns, sums, begin, plane_numerator, plane_denominator, radius, least, extra, keep, first):
     """columns[z, y, x] = (-1)^(x + y + z) num / (den + extra) of the sums' rows y from ``first`` on, in FFT order along z.
 
-    ``columns`` complex64 (P, rows, reach + 1), wholly written; ``numerators`` and ``denominators``: tuples of half cubes, which
-    are added up, cut and completed as in ``add_weights``. By shell: ``least`` denominator, ``extra`` to add, ``keep`` 0 or 1;
-    the first shell, and what lies beyond ``radius`` or has no weight, is 0.
+    ``columns`` complex64 (P, rows, reach + 1), wholly written; ``sums`` and ``begin`` as in ``add_weights``, completed by the
+    planes. By shell: ``least`` denominator, ``extra`` to add, ``keep`` 0 or 1; the first shell, and what lies beyond ``radius``
+    or has no weight, is 0.
     """
     size = plane_numerator.shape[0]
     reach, padded = size // 2, columns.shape[0]
-    zero = np.complex64(0.0)
+    zero, u1, u2, u3 = np.complex64(0.0), np.uint64(1), np.uint64(2), np.uint64(3)
     for k in range(padded):
         z = k + reach if k <= reach else k - padded + reach
         for row in range(columns.shape[1]):
@@ -66,13 +65,11 @@ def divide(
                     re, im = np.float64(plane_numerator[z, y].real), np.float64(plane_numerator[z, y].imag)
                     weight = np.float64(plane_denominator[z, y])
                 else:
-                    re, im, weight = 0.0, 0.0, 0.0
-                    for one in numerators:
-                        value = one[z + margin, y + margin, x]
-                        re += value.real
-                        im += value.imag
-                    for other in denominators:
-                        weight += other[z + margin, y + margin, x]
+                    re, im, weight, at = 0.0, 0.0, 0.0, u3 * np.uint64(begin[z, y] + x)
+                    for one in sums:
+                        re += flat(one)[at]
+                        im += flat(one)[at + u1]
+                        weight += flat(one)[at + u2]
                 factor = 0.0
                 if weight > 0.0 and shell > 0:
                     factor = keep[shell] / (max(weight, least[shell]) + extra[shell])

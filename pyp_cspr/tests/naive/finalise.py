@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 def full_sums(accumulator: Any) -> Any:
     """(numerator, denominator) on the whole centred grid (P, P, P): every voxel and its Friedel mate."""
-    padded = accumulator.padded
-    reach = accumulator.numerator.shape[2] - 1
+    padded, reach = accumulator.padded, accumulator.extent
+    numerators, denominators = accumulator.numerator, accumulator.denominator
     numerator = np.zeros((padded,) * 3, complex)
     denominator = np.zeros((padded,) * 3)
     limit = accumulator.radius * padded / accumulator.box
@@ -20,8 +20,8 @@ def full_sums(accumulator: Any) -> Any:
             for x in range(reach + 1):
                 if z * z + y * y + x * x > limit * limit:
                     continue
-                value = accumulator.numerator[z + reach, y + reach, x]
-                weight = accumulator.denominator[z + reach, y + reach, x]
+                value = numerators[z + reach, y + reach, x]
+                weight = denominators[z + reach, y + reach, x]
                 c = padded // 2
                 numerator[c + z, c + y, c + x] += value
                 numerator[c - z, c - y, c - x] += np.conj(value)

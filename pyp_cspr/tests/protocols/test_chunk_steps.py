@@ -119,7 +119,7 @@ def test_a_chunk_that_is_done_is_not_run_again_and_a_damaged_one_is(protocol, tm
     protocol.chunkStep(0, 0)
     assert len(chunk_jobs(protocol)) == 1
     store = RunStore(tmp_path / "refine" / "iterations" / "000")
-    (store.chunk_folder(0) / "half1.npz").write_bytes(b"short")
+    (store.chunk_folder(0) / "half1.sums").write_bytes(b"short")
     protocol.chunkStep(0, 0)
     assert len(chunk_jobs(protocol)) == 2
 

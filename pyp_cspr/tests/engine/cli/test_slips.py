@@ -151,7 +151,7 @@ def test_no_space_for_a_chunk_is_said_in_one_line(small_sample, tmp_path) -> Non
     for blocks in (20, 60):
         code, line = run_chunk(run, cache, f"ulimit -f {blocks}")
         assert code == 2
-        assert "half1.npz: cannot be written: File too large" in line
+        assert "half1.sums: cannot be written: File too large" in line
         assert not [path for path in run.rglob("*.npz") if path.parent.name == "0000"]
         assert not list(run.rglob(".*.part"))
 

@@ -206,13 +206,18 @@ def test_array_and_back(random: np.random.Generator) -> None:
     band = make_band(16, 7)
     accumulator = Accumulator(16, 1.5, 7)
     accumulator.insert(*_slices(5, band, random), band)
-    stored = accumulator.to_array()
+    stored = accumulator.sums.copy()
     assert len(stored) < 0.7 * accumulator.denominator.size
     back = Accumulator(16, 1.5, 7, stored)
     np.testing.assert_array_equal(back.numerator, accumulator.numerator)
     np.testing.assert_array_equal(back.denominator, accumulator.denominator)
-    inside = np.arange(back.extent + 1) < back._widths()[..., None]  # the naive twin of packing
-    np.testing.assert_array_equal(stored, accumulator._sums[inside])
+    inside = np.arange(back.extent + 1) < back.width[..., None]  # the naive twin of unpacking
+    np.testing.assert_array_equal(stored[:, 0] + 1j * stored[:, 1], back.numerator[inside])
+    np.testing.assert_array_equal(stored[:, 2], back.denominator[inside])
+    assert not back.denominator[~inside].any()
+    z, y = 3, 9  # a row in the sphere, by its documented place
+    row = slice(back.begin[z, y], back.begin[z, y] + back.width[z, y])
+    np.testing.assert_array_equal(stored[row, 2], back.denominator[z, y, : back.width[z, y]])
     with pytest.raises(ValueError, match="shape"):
         Accumulator(16, 1.25, 7, stored)
 
@@ -224,7 +229,7 @@ def test_slices_may_be_chosen(random: np.random.Generator) -> None:
     some, alone = Accumulator(16, 1.5, 7), Accumulator(16, 1.5, 7)
     some.insert(data, weight, rotations, band, which=chosen)
     alone.insert(data[chosen], weight[chosen], rotations[chosen], band)
-    np.testing.assert_array_equal(some.to_array(), alone.to_array())
+    np.testing.assert_array_equal(some.sums, alone.sums)
     assert some.denominator.any()
 
 

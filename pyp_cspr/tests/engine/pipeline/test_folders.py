@@ -302,7 +302,7 @@ def test_a_chunk_that_still_runs_keeps_its_half_written_file(sample, tmp_path) -
     run = tmp_path / "run"
     assert main(["plan", str(sample), "--out", str(run)]) == 0
     (run / "chunks" / "0000").mkdir()
-    half = run / "chunks" / "0000" / ".half1.npz.99.part"
+    half = run / "chunks" / "0000" / ".half1.sums.99.part"
     half.write_bytes(b"half")
     assert main(["plan", str(sample), "--out", str(run)]) == 0
     assert half.exists()

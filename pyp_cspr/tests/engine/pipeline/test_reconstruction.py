@@ -74,7 +74,7 @@ def test_a_chunk_ends_with_every_slice_in_its_sums(small_sample, monkeypatch) ->
     sums, journal, _ = run_chunk(ChunkTask(0, ("all",), 0, map_grid(dataset, settings), settings.to_dict(), ""), dataset)
     assert journal.n_projections
     monkeypatch.delattr(Accumulator, "_deposit")
-    assert all(half.to_array().any() for half in sums)
+    assert all(half.sums.any() for half in sums)
 
 
 # 20 ribosomes of EMPIAR-10499 against the average of the whole set, whose hand is mirrored in z.

@@ -21,7 +21,7 @@ from pyp_cspr.engine.io.mrc import read_map
 from pyp_cspr.engine.io.star import read_star, write_star
 from pyp_cspr.engine.model.task import content_hash
 from pyp_cspr.engine.pipeline.reporting import read_tables
-from pyp_cspr.engine.pipeline.store import RunStore, read_rows, write_arrays
+from pyp_cspr.engine.pipeline.store import RunStore, read_rows, read_sums, write_sums
 
 ONE = ["--processes", "1", "--threads", "1"]
 QUICK = ["--no-report", *ONE]
@@ -182,7 +182,7 @@ def test_arrays_that_are_damaged_are_said_in_one_line(sample, whole, tmp_path, c
     manifest = json.loads((last / "chunks" / "0000" / "manifest.json").read_text())
     (last / "chunks" / "0000" / "outcome.npz").write_bytes(content)
     manifest["files"]["outcome.npz"] = len(content)
-    for half in ("half1.npz", "half2.npz"):
+    for half in ("half1.sums", "half2.sums"):
         (last / "chunks" / "0000" / half).write_bytes(content)
         manifest["files"][half] = len(content)
     (last / "chunks" / "0000" / "manifest.json").write_text(json.dumps(manifest))
@@ -190,7 +190,7 @@ def test_arrays_that_are_damaged_are_said_in_one_line(sample, whole, tmp_path, c
     assert refine(sample, run, "--iterations", "2") == 1
     assert "outcome.npz: cannot be read" in capsys.readouterr().err.strip().splitlines()[-1]
     store = RunStore(last)
-    with pytest.raises(CsprError, match=r"half1.npz: cannot be read"):
+    with pytest.raises(CsprError, match=r"half1.sums: cannot be read"):
         store.read_sum(0, 1, store.grid())
 
 
@@ -200,12 +200,9 @@ def test_an_archive_of_another_kind_is_said_in_one_line(sample, whole, tmp_path,
     last = tmp_path / "last"
     shutil.copytree(whole / "iterations" / "002", last)
     store = RunStore(last)
-    grid = store.grid()
-    write_arrays(last / "chunks" / "0000" / "half1.npz", {"sums": np.zeros((9, 9, 5, 3), np.float32)})
     for name, read in (
         ("result.npz", lambda: read_rows(store.result_path)), ("refinement.npz", lambda: read_tables(store, 2)),
         ("rows.npz", lambda: store.read_refined(0)), ("outcome.npz", lambda: store.read_refined(0)),
-        ("half1.npz", lambda: store.read_sum(0, 1, grid)),
     ):
         (path,) = (found for found in last.rglob(name) if "0001" not in found.parts)
         content = path.read_bytes()
@@ -214,6 +211,21 @@ def test_an_archive_of_another_kind_is_said_in_one_line(sample, whole, tmp_path,
         with pytest.raises(CsprError, match=rf"{name}: cannot be read \(.*{said}.*\); "):
             read()
         path.write_bytes(content)
+
+
+def test_sums_come_back_and_damage_to_them_is_noticed(random, tmp_path) -> None:
+    """To the last bit; and one bit of them, a part that is missing, or nothing at all."""
+    path, sums = tmp_path / "half1.sums", random.normal(size=(50, 3))
+    assert write_sums(path, sums) == path.stat().st_size == 8 * 151
+    np.testing.assert_array_equal(read_sums(path), sums)
+    content = path.read_bytes()
+    assert content[:1200] == sums.astype("<f8").tobytes()  # as documented, not only as read
+    assert int.from_bytes(content[1200:], "little") == sum(int.from_bytes(content[i : i + 8], "little")
+                                                           for i in range(0, 1200, 8)) % 2**64
+    for damaged in (content[:700] + bytes([content[700] ^ 4]) + content[701:], content[:-24], content[:-1], content[8:], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not as it was written"):
+            read_sums(path)
 
 
 def test_a_fault_of_the_program_is_not_taken_for_a_damaged_file(whole, monkeypatch) -> None:

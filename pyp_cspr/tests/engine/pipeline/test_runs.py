@@ -99,7 +99,7 @@ def test_the_run_folder_holds_no_particle_images(whole) -> None:
     summary = json.loads((whole / "summary.json").read_text())
     files = [path for path in whole.rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix in (".mrcs", ".part")]
-    assert not list(whole.glob("chunks/*/half*.npz"))  # merged sums are removed
+    assert not list(whole.glob("chunks/*/half*.sums"))  # merged sums are removed
     maps_and_rest = sum(path.stat().st_size for path in files)
     assert maps_and_rest < summary["bytes_written"] * 2
     assert summary["n_particles"] == 36
@@ -122,7 +122,7 @@ def test_a_damaged_chunk_is_found_and_made_again(small_sample, tmp_path) -> None
     store = RunStore(out)
     for task in store.task_paths():
         assert main(["chunk", str(task), "--threads", "1"]) == 0
-    file = store.chunk_folder(1) / "half1.npz"
+    file = store.chunk_folder(1) / "half1.sums"
     file.write_bytes(file.read_bytes()[:-100])
     reconstruct(small_sample, out, "--processes", "1")
     assert_same_maps(good, out, 0.0)

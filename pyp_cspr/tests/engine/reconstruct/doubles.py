@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pyp_cspr.engine.core.insertion import Accumulator
+
 
 def ideal_accumulator(
     volume: NDArray, padding: float, radius: float, random: Optional[np.random.Generator] = None, noise: float = 0.0
-) -> Any:
+) -> Accumulator:
     """num and den of trilinear insertion at infinitely dense views: the transform of volume * sinc^2, times uneven weights.
 
     ``noise`` is the standard deviation of each part of a coefficient at weight 1. Without ``random``, all weights are 1.
@@ -42,4 +43,11 @@ def ideal_accumulator(
         weight = 0.5 * (weight + weight[::-1, ::-1])
         plane = 0.5 * (plane + np.conj(plane[::-1, ::-1]))
     numerator[:, :, 0], density[:, :, 0] = plane * share, weight * share
-    return SimpleNamespace(box=box, padded=padded, radius=radius, numerator=numerator, denominator=density)
+    return from_half(Accumulator(box, padded / box, radius), numerator, density)
+
+
+def from_half(like: Accumulator, numerator: NDArray, denominator: NDArray) -> Accumulator:
+    """An accumulator of the box, padding and radius of ``like`` with the sums of these half cubes."""
+    inside = np.arange(like.extent + 1) < like.width[..., None]
+    stored = np.stack([numerator.real, numerator.imag, denominator], axis=-1)[inside]
+    return Accumulator(like.box, like.padding, like.radius, stored)
