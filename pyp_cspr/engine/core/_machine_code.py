@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
@@ -70,25 +69,29 @@ def file_name(kernel: str, kinds: Tuple) -> str:
 
 
 def read(path: Path) -> Optional[MachineCode]:
-    """The code of a file; None where there is none, or it is not whole."""
+    """The code of a file; None where there is none, or it is not as it was written."""
     try:
-        head, code = path.read_bytes().split(b"\n", 1)
-        said = json.loads(head)
-        if said["sha256"] == hashlib.sha256(code).hexdigest():
-            return MachineCode(said["symbol"], said["result"], code)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return None
+        digest, content = path.read_bytes().split(b"\n", 1)
+        if digest.decode() != hashlib.sha256(content).hexdigest():
+            return None
+        head, code = content.split(b"\n", 1)
+        return MachineCode(*json.loads(head), code)
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def write(path: Path, code: MachineCode) -> None:
-    """Write the file, whole or not at all. A folder that takes none is no error: the next process compiles again."""
-    said = {"symbol": code.symbol, "result": code.result, "sha256": hashlib.sha256(code.code).hexdigest()}
+    """Write the file, whole or not at all. A folder that takes none is no error: the next process compiles again.
+
+    Who may read it the umask says: a group may share a folder.
+    """
+    content = json.dumps([code.symbol, code.result]).encode() + b"\n" + code.code
+    aside = f"{path}.{os.urandom(8).hex()}"
     with suppress(OSError):
-        handle, aside = tempfile.mkstemp(dir=str(path.parent))
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(handle, "wb") as stream:
-                stream.write(json.dumps(said).encode() + b"\n" + code.code)
+                stream.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
             os.replace(aside, path)
         except BaseException:
             os.unlink(aside)
@@ -99,13 +102,16 @@ def load(code: MachineCode, kinds: Tuple) -> Callable:
     """The function of the code, which takes arguments of these kinds."""
     import llvmlite.binding as llvm
 
-    engine = _engine()
+    engine = _new_engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.code))
     engine.finalize_object()
+    address = engine.get_function_address(code.symbol)
+    if not address:
+        raise RuntimeError(f"kernel {code.symbol}: its code lacks it")
     types: List[Any] = [ctypes.c_void_p, ctypes.c_void_p]
     for kind in kinds:
         types += _types_of(kind)
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(engine.get_function_address(code.symbol))
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
     make_result, take_result = _result(code.result)
 
     def call(*arguments: Any) -> Any:
@@ -169,13 +175,18 @@ def _processor() -> str:
     return f"{llvmlite.__version__} {llvm.get_default_triple()} {llvm.get_host_cpu_name()} {features}"
 
 
-@functools.lru_cache(maxsize=None)
-def _engine() -> Any:
+_engines: List[Any] = []  # whose memory the code lies in
+
+
+def _new_engine() -> Any:
+    """One for each kernel: in one, an object file's copy of a function that kernels share could be taken for another's."""
     import llvmlite.binding as llvm
 
-    with suppress(RuntimeError):
-        llvm.initialize()  # which newer versions do by themselves, and say so
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
+    if not _engines:
+        with suppress(RuntimeError):
+            llvm.initialize()  # which newer versions do by themselves, and say so
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine()
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    _engines.append(llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine))
+    return _engines[-1]

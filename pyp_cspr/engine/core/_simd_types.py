@@ -13,7 +13,7 @@ from numba.np.arrayobj import populate_array
 
 from ._simd import flat, load4, load8, pack4, store4, store8
 
-_FAST = ("nsz", "arcp", "contract", "afn", "reassoc")  # as the numbers of kernels, see _jit
+_FAST = ("nsz", "arcp", "contract", "afn", "reassoc")  # as the numbers of kernels, see _compile
 
 
 class _Vector(types.Type):
@@ -35,10 +35,11 @@ class _VectorModel(models.PrimitiveModel):
 _DOUBLES, _FLOATS = _Vector(types.float64, 4), _Vector(types.float32, 8)
 
 
-def _pointer(context: Any, builder: Any, array: Any, values: Any, vector: _Vector) -> Any:
+def _pointer(context: Any, builder: Any, signature: Any, values: Any, vector: _Vector) -> Any:
     """To the vector at index values[1] of the array values[0]."""
-    data = context.make_array(array)(context, builder, values[0]).data
-    return builder.bitcast(builder.gep(data, [values[1]]), vector.llvm.as_pointer())
+    data = context.make_array(signature.args[0])(context, builder, values[0]).data
+    index = context.cast(builder, values[1], signature.args[1], types.intp)  # LLVM takes any integer for a signed one
+    return builder.bitcast(builder.gep(data, [index]), vector.llvm.as_pointer())
 
 
 def _compile_access(load: Callable, store: Callable, vector: _Vector) -> None:
@@ -58,11 +59,11 @@ def _compile_access(load: Callable, store: Callable, vector: _Vector) -> None:
 
     @lower_builtin(load, types.Array, types.Integer)
     def compile_load(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature.args[0], values, vector), align=align)
+        return builder.load(_pointer(context, builder, signature, values, vector), align=align)
 
     @lower_builtin(store, types.Array, types.Integer, vector)
     def compile_store(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.store(values[2], _pointer(context, builder, signature.args[0], values, vector), align=align)
+        builder.store(values[2], _pointer(context, builder, signature, values, vector), align=align)
         return context.get_dummy_value()
 
 

@@ -29,7 +29,7 @@ class Accumulator:
     many times; so it does not matter how many are inserted at a call. Results depend neither on that nor on the
     number of threads, to the last bit; on the order of slices, in the last bits only.
 
-    They start from ``stored``, what ``sums`` was, or from 0. Raises ValueError for numbers that cannot be, and where the
+    They start from 0, or from ``stored``, what ``sums`` was, which is theirs from then on. Raises ValueError for numbers that cannot be, and where the
     shape of ``stored`` is not what they say.
 
     ``begin`` and ``width`` (2 r + 1, 2 r + 1): row (z, y) of the half cube is the ``width[z, y]`` sums from ``begin[z, y]`` on.
@@ -61,16 +61,15 @@ class Accumulator:
         """The sums themselves, ``(n, 3)``: real and imaginary part of the numerator, and denominator, of the sphere's voxels.
 
         The plane x = 0 still lacks the Friedel mates (see ``completed``), so sums can still be added up. This is what is
-        stored. It is as exact as in memory, so that it does not matter to a single bit of a map in how many parts they were
-        stored, but for the last bits of a few voxels: rounded to single precision, sums of another number of chunks would give
-        other maps by 1e-7, which a refinement makes larger.
+        stored. In double precision the number of chunks shows in a map's last bits at most, and mostly in none: stored in
+        single precision it would change maps by 1e-7, which a refinement makes larger.
         """
         self.close()
         return self._sums
 
     @property
     def numerator(self) -> NDArray[np.complex128]:
-        """Sum D as a half cube, ``(2 r + 1, 2 r + 1, r + 1)``, not completed; a copy."""
+        """Sum D as a half cube, ``(2 r + 1, 2 r + 1, r + 1)``, not completed; a copy, to be looked at."""
         return np.ascontiguousarray(self._half_cube().view(_NUMBERS)["numerator"][..., 0])
 
     @property

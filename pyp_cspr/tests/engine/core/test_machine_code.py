@@ -120,12 +120,22 @@ def test_a_damaged_file_is_made_anew(folder: Path) -> None:
     Kernel(halve, {})(values)
     (path,) = folder.glob("*.code")
     whole = path.read_bytes()
-    for damaged in (b"", whole[:-1], whole[:20], whole[:-9] + b"otherwise", b"{}\n" + whole, b"null\n"):
+    other_name, other_result = whole.replace(b'["_', b'["X', 1), whole.replace(b"null", b'"<f8"', 1)
+    assert whole not in (other_name, other_result)
+    for damaged in (b"", whole[:-1], whole[:20], whole[:-9] + b"otherwise", b"{}\n" + whole, b"null\n", other_name, other_result):
         path.write_bytes(damaged)
         assert machine_code.read(path) is None
         Kernel(halve, {})(values)
         assert machine_code.read(path) is not None
-    assert values[0] == 0.5**7
+    assert values[0] == 0.5**9
+
+
+@needs_compiler
+def test_code_that_lacks_its_function_is_refused(folder: Path) -> None:
+    Kernel(halve, {})(np.ones(3))
+    (code,) = read_all(folder)
+    with pytest.raises(RuntimeError, match="kernel other: its code lacks it"):
+        machine_code.load(code._replace(symbol="other"), (machine_code.kind_of(np.ones(3)),))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -135,6 +145,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     machine_code.write(path, code)
     assert machine_code.read(path) == code
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.code"]
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask  # a group may share the folder
     machine_code.write(tmp_path / "missing" / "x.code", code)  # no error: the next process compiles again
     assert not (tmp_path / "missing").exists()
 
@@ -177,3 +190,16 @@ def test_a_second_process_does_without_numba(tmp_path: Path) -> None:
     assert (first[0], second[0]) == ("True", "False")
     assert first[1] == second[1]
     assert len(list(tmp_path.rglob("*.code"))) >= 3
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_a_whole_refinement_does_without_numba(small_sample: Path, tmp_path: Path) -> None:
+    """Once its kernels are compiled: so the code of each of them can be kept."""
+    program = "import sys; from pyp_cspr.engine.cli import main; print(main(sys.argv[1:]), 'numba' in sys.modules)"
+    for run in ("first", "second"):
+        command = [sys.executable, "-c", program, "refine", str(small_sample), "--out", str(tmp_path / run), "--iterations", "1",
+                   "--processes", "1", "--no-report"]
+        said = subprocess.check_output(command, text=True, timeout=250).split()
+    assert said[-2:] == ["0", "False"]

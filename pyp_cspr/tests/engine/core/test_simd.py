@@ -27,6 +27,11 @@ def combine_floats(out, values, number):
     store8(out, np.uint64(1), first * number - second * (first + second))
 
 
+@jit
+def take_at(out, values, place):
+    store8(out, 0, load8(values, place[0]))
+
+
 @pytest.fixture(params=["compiled", "plain"])
 def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Calls a kernel as machine code made here, or as the plain function."""
@@ -61,3 +66,12 @@ def test_vectors_of_floats_begin_anywhere(run) -> None:
     run(combine_floats, out, values, np.float32(2.0))
     first, second = values[:8], values[3:11]
     np.testing.assert_allclose(out, [0, *(2 * first - second * (first + second)), 0])
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("kind", ["u1", "i2", "u4"])
+def test_an_index_may_be_any_whole_number(run, kind: str) -> None:
+    """200 is -56 where eight bits are taken for signed."""
+    values, out = np.arange(300, dtype=np.float32), np.zeros(8, np.float32)
+    run(take_at, out, values, np.array([200], kind))
+    np.testing.assert_array_equal(out, values[200:208])

@@ -214,15 +214,16 @@ def test_an_archive_of_another_kind_is_said_in_one_line(sample, whole, tmp_path,
 
 
 def test_sums_come_back_and_damage_to_them_is_noticed(random, tmp_path) -> None:
-    """To the last bit; and one bit of them, a part that is missing, or nothing at all."""
-    path, sums = tmp_path / "half1.sums", random.normal(size=(50, 3))
-    assert write_sums(path, sums) == path.stat().st_size == 8 * 151
+    """To the last bit; and one bit of them, parts that are missing or have moved, zeros, or nothing at all."""
+    path, sums = tmp_path / "half1.sums", random.normal(size=(500, 3))
+    assert write_sums(path, sums) == path.stat().st_size == 8 * 1501
     np.testing.assert_array_equal(read_sums(path), sums)
     content = path.read_bytes()
-    assert content[:1200] == sums.astype("<f8").tobytes()  # as documented, not only as read
-    assert int.from_bytes(content[1200:], "little") == sum(int.from_bytes(content[i : i + 8], "little")
-                                                           for i in range(0, 1200, 8)) % 2**64
-    for damaged in (content[:700] + bytes([content[700] ^ 4]) + content[701:], content[:-24], content[:-1], content[8:], b""):
+    assert content[:-8] == sums.astype("<f8").tobytes()  # as documented, not only as read
+    words = [int.from_bytes(content[i : i + 8], "little") for i in range(0, len(content), 8)]
+    assert words[-1] == (1500 + sum((2 * (i // 64) + 1) * word for i, word in enumerate(words[:-1]))) % 2**64
+    for damaged in (content[:700] + bytes([content[700] ^ 4]) + content[701:], content[:-24], content[:-1], content + b"x",
+                    content[8:], content[512:1024] + content[:512] + content[1024:], bytes(len(content)), b""):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="not as it was written"):
             read_sums(path)
