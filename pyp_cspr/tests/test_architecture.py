@@ -31,7 +31,7 @@ FILE_CALLS_ELSEWHERE = {
     "core/_jit.py read_bytes": "the kernels' own source, whose hash names their cache",
     "core/_machine_code.py read_bytes": "the cache itself",
     "core/_machine_code.py fdopen": "the cache itself",
-    "core/_machine_code.py mkstemp": "the cache itself",
+    "core/_machine_code.py open": "the cache itself",
     "sample/model.py read_text": "the atomic model inside scipion-em, a data file of a dependency",
     "cli/__init__.py open": "os.devnull, in place of a standard output that was closed",
 }

@@ -75,7 +75,8 @@ def read(path: Path) -> Optional[MachineCode]:
         if digest.decode() != hashlib.sha256(content).hexdigest():
             return None
         head, code = content.split(b"\n", 1)
-        return MachineCode(*json.loads(head), code)
+        symbol, result = json.loads(head)
+        return MachineCode(symbol, result, code)
     except (OSError, ValueError, TypeError):
         return None
 

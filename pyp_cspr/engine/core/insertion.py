@@ -29,8 +29,8 @@ class Accumulator:
     many times; so it does not matter how many are inserted at a call. Results depend neither on that nor on the
     number of threads, to the last bit; on the order of slices, in the last bits only.
 
-    They start from 0, or from ``stored``, what ``sums`` was, which is theirs from then on. Raises ValueError for numbers that cannot be, and where the
-    shape of ``stored`` is not what they say.
+    They start from 0, or from ``stored``, what ``sums`` was, which is theirs from then on. Raises ValueError for numbers that
+    cannot be, and where the shape of ``stored`` is not what they say.
 
     ``begin`` and ``width`` (2 r + 1, 2 r + 1): row (z, y) of the half cube is the ``width[z, y]`` sums from ``begin[z, y]`` on.
     """

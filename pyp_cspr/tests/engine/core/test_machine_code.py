@@ -122,7 +122,8 @@ def test_a_damaged_file_is_made_anew(folder: Path) -> None:
     whole = path.read_bytes()
     other_name, other_result = whole.replace(b'["_', b'["X', 1), whole.replace(b"null", b'"<f8"', 1)
     assert whole not in (other_name, other_result)
-    for damaged in (b"", whole[:-1], whole[:20], whole[:-9] + b"otherwise", b"{}\n" + whole, b"null\n", other_name, other_result):
+    for damaged in (b"", whole[:-1], whole[:20], whole[:-9] + b"otherwise", b"{}\n" + whole, b"null\n", other_name,
+                    other_result):
         path.write_bytes(damaged)
         assert machine_code.read(path) is None
         Kernel(halve, {})(values)
@@ -199,7 +200,7 @@ def test_a_whole_refinement_does_without_numba(small_sample: Path, tmp_path: Pat
     """Once its kernels are compiled: so the code of each of them can be kept."""
     program = "import sys; from pyp_cspr.engine.cli import main; print(main(sys.argv[1:]), 'numba' in sys.modules)"
     for run in ("first", "second"):
-        command = [sys.executable, "-c", program, "refine", str(small_sample), "--out", str(tmp_path / run), "--iterations", "1",
-                   "--processes", "1", "--no-report"]
+        command = [sys.executable, "-c", program, "refine", str(small_sample), "--out", str(tmp_path / run), "--reference",
+                   str(small_sample / "reference.mrc"), "--iterations", "1", "--processes", "1", "--no-report"]
         said = subprocess.check_output(command, text=True, timeout=250).split()
     assert said[-2:] == ["0", "False"]
