@@ -80,9 +80,9 @@ def states_since(slurm: Slurm, before: int):
     return slurm.states()[before:]
 
 
-def started(slurm: Slurm, command) -> subprocess.Popen:
-    return subprocess.Popen(command, env=slurm.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True, preexec_fn=hears_ctrl_c)
+def started(slurm: Slurm, command, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(command, env={**slurm.environment, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, start_new_session=True, preexec_fn=hears_ctrl_c)
 
 
 # --- what a job asks for -------------------------------------------------------------------------------------------------
@@ -180,13 +180,31 @@ def test_a_job_array_on_two_nodes_refines_to_the_same_map(slurm, small_sample, t
         assert f"#SBATCH {line}\n" in script, line
 
 
+# A signal to a job whose program has not begun is lost, and a chunk may be done before it comes: so each job says that it has
+# begun, and rests.
+REST = """
+import os, pathlib, time
+if "SLURM_JOB_ID" in os.environ:
+    pathlib.Path(__file__).with_name("begun").touch()
+    time.sleep(3)
+"""
+
+
 @needs_slurm
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_a_killed_element_is_submitted_again_and_alone(slurm, small_sample, local, tmp_path) -> None:
     before = len(slurm.states())
-    process = started(slurm, reconstruct(small_sample, tmp_path / "run", *SMALL_JOBS, "--slurm", "max_cpus=1"))
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(REST)
+    paths = os.pathsep.join(filter(None, [str(slow), slurm.environment.get("PYTHONPATH")]))
+    command = reconstruct(small_sample, tmp_path / "run", *SMALL_JOBS, "--slurm", "max_cpus=1")
+    process = started(slurm, command, PYTHONPATH=paths)
     job = wait_for(slurm, "RUNNING", process)
+    end = time.monotonic() + 30
+    while not (slow / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.05)
     subprocess.run(["scancel", "--signal=KILL", "--full", job], env=slurm.environment, timeout=30, check=True)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
