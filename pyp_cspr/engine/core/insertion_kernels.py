@@ -118,20 +118,22 @@ def deposit(
                         t3 = fz * fy
                         t2, t1 = fz - t3, fy - t3
                         t0 = one - fz - t1
-                        q = below + np.uint64(np.uint32(offsets[j]))
-                        store4(both, q, load4(both, q) + left * t0)
-                        store4(both, q + u4, load4(both, q + u4) + right * t0)
-                        q += row
-                        store4(both, q, load4(both, q) + left * t1)
-                        store4(both, q + u4, load4(both, q + u4) + right * t1)
-                        q = above + np.uint64(np.uint32(offsets[j]))
-                        store4(both, q, load4(both, q) + left * t2)
-                        store4(both, q + u4, load4(both, q + u4) + right * t2)
-                        q += row
-                        store4(both, q, load4(both, q) + left * t3)
-                        store4(both, q + u4, load4(both, q + u4) + right * t3)
+                        corner = np.uint64(np.uint32(offsets[j]))
+                        add_square(both, below + corner, row, left, right, t0, t1)
+                        add_square(both, above + corner, row, left, right, t2, t3)
             add_plane(sums, row_begin[s], row_width[s], planes[s & 1])
         add_plane(sums, row_begin[last], row_width[last], planes[last & 1])
+
+
+@jit
+def add_square(planes, q, row, left, right, near, far):
+    """Add vectors to four neighbours in a plane: ``near`` of left and right at q and right of it, ``far`` of them a row on."""
+    u4 = np.uint64(4)
+    store4(planes, q, load4(planes, q) + left * near)
+    store4(planes, q + u4, load4(planes, q + u4) + right * near)
+    q += row
+    store4(planes, q, load4(planes, q) + left * far)
+    store4(planes, q + u4, load4(planes, q + u4) + right * far)
 
 
 @jit
